@@ -1,0 +1,52 @@
+# All set-up is done here: Python 3.10 or newer with its venv module is all that must be there.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN = $(VENV)/bin
+# Test processes at once. Each has a database server or databases of its own; 0 runs in one process.
+JOBS ?= 2
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help venv check fix test demo mutants build clean
+
+help: ## this list
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
+	@echo
+	@echo 'make test ARGS="tests/test_x.py -k name"   PYTHON=python3.12 VENV=.venv312 JOBS=0   SQLA_JOBS_TEST_DATABASE_URL=...'
+
+$(VENV)/.installed: pyproject.toml
+	@test -n '$(PYTHON)' || { echo 'make: no Python >= 3.10 found; name one: make PYTHON=/path/to/python3'; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { echo 'make: "$(PYTHON) -m venv $(VENV)" failed; on Debian: apt-get install python3-venv'; exit 1; }
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	@touch $@
+
+venv: $(VENV)/.installed ## make the virtual environment (the others do it as needed)
+
+check: venv ## lint, format, types, import floors
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+fix: venv ## let ruff repair and format
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+test: venv ## the tests, on an embedded PostgreSQL or SQLA_JOBS_TEST_DATABASE_URL
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
+
+demo: venv ## the shop example: orders, workers, a kill -9
+	$(BIN)/sqla-jobs demo $(ARGS)
+
+mutants: venv ## break each fence, lock and guard in a copy: its test must fail
+	$(BIN)/python tests/mutants/run.py --jobs $(if $(filter 0,$(JOBS)),1,$(JOBS)) $(ARGS)
+
+build: venv ## sdist and wheel in dist/
+	$(BIN)/python -m build
+
+clean: ## remove what the others made
+	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

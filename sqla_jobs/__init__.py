@@ -1,0 +1,31 @@
+"""A job queue for applications that use SQLAlchemy, Alembic and PostgreSQL."""
+
+import sys as _sys
+
+from sqla_jobs.errors import Cancel, Snooze
+from sqla_jobs.jobs import Jobs
+from sqla_jobs.models import Job, JobMixin, Schedule, metadata
+from sqla_jobs.outcome import JobState
+from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.runner import Finished
+from sqla_jobs.tasks import Task, current_job
+from sqla_jobs.worker import Worker
+
+if "alembic.autogenerate" in _sys.modules:  # imported from an env.py: teach autogenerate our tables
+    import sqla_jobs.alembic  # noqa: F401
+
+__all__ = [
+    "Cancel",
+    "Finished",
+    "Job",
+    "JobMixin",
+    "JobState",
+    "Jobs",
+    "RetryPolicy",
+    "Schedule",
+    "Snooze",
+    "Task",
+    "Worker",
+    "current_job",
+    "metadata",
+]

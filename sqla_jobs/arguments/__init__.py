@@ -1,0 +1,15 @@
+"""A call of a task <-> the JSON in the row.
+
+Arguments are stored by name, in the form that pydantic gives to values of the parameter's annotation;
+a parameter without annotation takes plain JSON. `encode` refuses, at enqueue, whatever would not come
+back from JSONB as it is: each value is read back before it is stored.
+
+    signature    binds a call to the names of a function's parameters, and back
+    parameter    stores and loads the values of one parameter, by its annotation
+    faithful     what JSONB can hold, and whether a value that was read back is the same
+"""
+
+from sqla_jobs.arguments.faithful import JSON
+from sqla_jobs.arguments.signature import Signature, encode_untyped
+
+__all__ = ["JSON", "Signature", "encode_untyped"]

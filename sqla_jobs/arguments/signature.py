@@ -1,0 +1,265 @@
+"""Binds a call of a task to the names of its parameters, and back."""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import sys
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from sqla_jobs.arguments.faithful import JSON, TOO_DEEP, Refused, check_text, path, plain
+from sqla_jobs.arguments.parameter import Parameter, problems
+from sqla_jobs.errors import (
+    ArgumentsNotLoadable,
+    ArgumentsNotStorable,
+    InvalidArguments,
+    TaskDefinitionError,
+    shown,
+)
+
+_POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
+_POSITIONAL = (_POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+class Signature:
+    """What a task takes, after its Session: encodes a call to the JSON in the row and back.
+
+    `str()` of it is the call that the task expects. It may be used by several threads at once.
+
+    Attributes:
+        task: the task's name.
+        required: the names of the arguments that have no default.
+    """
+
+    __slots__ = ("_extra", "_parameters", "_positional", "_session", "required", "task")
+
+    def __init__(self, task: str, session: inspect.Parameter, parameters: Sequence[Parameter]) -> None:
+        """Made by `Signature.of`."""
+        self.task = task
+        self._session = session
+        self._parameters = {p.name: p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
+        self._extra = next((p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
+        self._positional = [p.name for p in parameters if p.kind in _POSITIONAL]
+        self.required = tuple(name for name, p in self._parameters.items() if p.required)
+
+    @classmethod
+    def of(cls, function: Any, task: str) -> Signature:
+        """Read the signature of a task's function; its first parameter is the Session.
+
+        A name in an annotation that is not defined yet is looked up again at the first call. The
+        annotations of the Session and of the result are never looked at.
+
+        Args:
+            function: a function, coroutine function, method, partial or other callable object.
+            task: the task's name, for messages.
+
+        Raises:
+            TaskDefinitionError: the function cannot be a task, or values of a parameter cannot be stored.
+        """
+        if _yields(function):
+            raise TaskDefinitionError(
+                f"{task} is a generator function: calling it runs nothing; expected one without yield"
+            )
+        try:
+            shapes = list(_signature(function).parameters.values())
+        except (TypeError, ValueError) as error:
+            raise TaskDefinitionError(f"{task}: {shown(function)} has no signature: {error}") from error
+        for shape in shapes:
+            if shape.kind is inspect.Parameter.VAR_POSITIONAL:
+                raise TaskDefinitionError(
+                    f"{task} takes *{shape.name}, but arguments are stored by name;"
+                    f" expected a parameter for each, or one for all: {shape.name}: list[...]"
+                )
+        if not shapes or shapes[0].kind not in _POSITIONAL:
+            found = f"the first is '{shapes[0]}'" if shapes else "there is none"
+            raise TaskDefinitionError(
+                f"{task}: the first parameter must be the Session: def f(session, ...); {found}"
+            )
+        names = _names_around(function)
+        return cls(task, shapes[0], [Parameter(task, shape, names) for shape in shapes[1:]])
+
+    def encode(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, by_name: bool = False
+    ) -> dict[str, JSON]:
+        """The JSON that stores a call: by name, without the arguments that are left to their default.
+
+        Nothing in it is shared with the values that were given.
+
+        Args:
+            args: the arguments by position, without the Session.
+            kwargs: the arguments by name.
+            by_name: take positional-only parameters by name as well, for a caller that knows only names.
+
+        Raises:
+            InvalidArguments: an argument is missing or unexpected, or a value does not fit its annotation.
+            ArgumentsNotStorable: a value fits, but would not come back from JSONB as it is.
+            TaskDefinitionError: an annotation still names what is not defined.
+        """
+        if len(args) > len(self._positional):
+            raise self._misfit(f"expected {len(self._positional)} arguments by position, found {len(args)}")
+        given = dict(zip(self._positional, args, strict=False)) if args else {}
+        if kwargs:
+            for name in kwargs:
+                self._check_name(name, given, by_name)
+            given.update(kwargs)
+        missing = [repr(name) for name in self.required if name not in given]
+        if missing:
+            raise self._misfit(f"missing argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
+        return {name: self._stored(name, value) for name, value in given.items()}
+
+    def decode(self, stored: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+        """The call that stored JSON stands for; nothing in it is shared with what was stored.
+
+        Args:
+            stored: the value of the row's `arguments`.
+
+        Returns:
+            The values of the positional-only parameters after the Session, and all others by name.
+
+        Raises:
+            ArgumentsNotLoadable: the function takes no such argument, misses one, or a value does not fit.
+            TaskDefinitionError: an annotation still names what is not defined.
+        """
+        if not isinstance(stored, Mapping):
+            raise ArgumentsNotLoadable(self.task, None, stored, 'expected a JSON object, {"name": ...}')
+        values = {name: self._loaded(name, value) for name, value in stored.items()}
+        for name in self.required:
+            if name not in values:
+                reason = f"it is missing; expected {self}. A parameter that is added needs a default"
+                raise ArgumentsNotLoadable(self.task, name, stored, reason)
+        by_position = []
+        for name in self._positional:
+            parameter = self._parameters[name]
+            if parameter.kind is not _POSITIONAL_ONLY:
+                break
+            by_position.append(values.pop(name, parameter.default))
+        return tuple(by_position), values
+
+    def __str__(self) -> str:
+        extra = [] if self._extra is None else [self._extra]
+        return f"{self.task}{inspect.Signature([p.shape() for p in (*self._parameters.values(), *extra)])}"
+
+    def __repr__(self) -> str:
+        return f"<Signature {self}>"
+
+    def _parameter(self, name: str) -> Parameter | None:
+        """The parameter that takes an argument of this name."""
+        parameter = self._parameters.get(name)
+        if parameter is None and (name != self._session.name or self._session.kind is _POSITIONAL_ONLY):
+            return self._extra
+        return parameter
+
+    def _check_name(self, name: str, given: Mapping[str, Any], by_name: bool) -> None:
+        if name in given:
+            raise self._misfit(f"two values for argument {name!r}")
+        parameter = self._parameter(name)
+        if parameter is None:
+            near = difflib.get_close_matches(name, self._parameters, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            if name == self._session.name:
+                hint = "; the worker passes the Session"
+            raise self._misfit(f"unexpected argument {name!r}{hint}")
+        if parameter.kind is _POSITIONAL_ONLY and not by_name:
+            raise self._misfit(f"argument {name!r} is positional-only; expected it by position")
+
+    def _misfit(self, problem: str) -> InvalidArguments:
+        return InvalidArguments(self.task, str(self), problem)
+
+    def _stored(self, name: str, value: Any) -> JSON:
+        parameter = self._parameters.get(name, self._extra)
+        assert parameter is not None, "encode has checked the names"
+        codec = parameter.codec
+        try:
+            if parameter is self._extra:
+                check_text(name)
+            return codec.store(value)
+        except Refused as refused:
+            raise refused.error(self.task, name) from refused.__cause__
+        except ValidationError as error:
+            raise self._misfit(problems(error, name)) from error
+        except RecursionError as error:
+            raise ArgumentsNotStorable(self.task, name, value, TOO_DEEP) from error
+        except Exception as error:
+            raise self._misfit(f"{name}: its validation raised {error!r}; found {shown(value)}") from error
+
+    def _loaded(self, name: str, value: Any) -> Any:
+        parameter = self._parameter(name)
+        if parameter is None:
+            reason = (
+                f"the task takes no such argument; expected {self}. Keep the parameter, with a default,"
+                " until the jobs that were enqueued with it have run"
+            )
+            raise ArgumentsNotLoadable(self.task, name, value, reason)
+        codec = parameter.codec
+        try:
+            return codec.load(value)
+        except Refused as refused:
+            reason = f"{path([name, *refused.where])}: {refused.reason}"
+            raise ArgumentsNotLoadable(self.task, name, value, reason) from refused.__cause__
+        except ValidationError as error:
+            reason = f"{problems(error, name)}; expected {self}"
+            raise ArgumentsNotLoadable(self.task, name, value, reason) from error
+        except Exception as error:
+            reason = f"its validation raised {error!r}; expected {self}"
+            raise ArgumentsNotLoadable(self.task, name, value, reason) from error
+
+
+def encode_untyped(task: str, kwargs: Mapping[str, Any]) -> dict[str, JSON]:
+    """The JSON that stores a call, by name, of a task that is not registered here: plain JSON only.
+
+    Args:
+        task: the task's name, for messages.
+        kwargs: the arguments by name.
+
+    Raises:
+        ArgumentsNotStorable: a value is not plain JSON, or JSONB cannot hold it.
+    """
+    return {name: _stored_untyped(task, name, value) for name, value in kwargs.items()}
+
+
+def _stored_untyped(task: str, name: str, value: Any) -> JSON:
+    try:
+        check_text(name)
+        return plain(value)
+    except Refused as refused:
+        refused.reason += ". The task is not registered here: where it is, its annotations count"
+        raise refused.error(task, name) from refused.__cause__
+
+
+# -- reading a function ------------------------------------------------------------------------------
+
+
+def _yields(function: Any) -> bool:
+    if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
+        function = inspect.getattr_static(type(function), "__call__", None)
+    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
+
+
+def _signature(function: Any) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        # Names that are not defined yet stay forward references instead of raising here.
+        from annotationlib import Format  # noqa: PLC0415 - not there before
+
+        return inspect.signature(function, annotation_format=Format.FORWARDREF)
+    return inspect.signature(function)
+
+
+def _names_around(function: Any) -> dict[str, Any]:
+    """The globals in which the annotations that `inspect.signature` found were written."""
+    while True:
+        if isinstance(function, functools.partial):
+            function = function.func
+        elif hasattr(function, "__wrapped__"):
+            function = function.__wrapped__
+        elif inspect.ismethod(function):
+            function = function.__func__
+        elif isinstance(function, type):
+            function = inspect.getattr_static(function, "__init__")
+        elif inspect.isroutine(function):
+            return getattr(function, "__globals__", {})
+        else:
+            function = inspect.getattr_static(type(function), "__call__")

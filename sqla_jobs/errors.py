@@ -1,0 +1,295 @@
+"""Everything that this library raises on purpose, and the two signals a task may raise or return.
+
+JobsError
+  x DefinitionError                  the application's code says something that cannot work
+    - TaskDefinitionError              a function that cannot be a task
+    - TaskAlreadyRegistered            a second task of the same name
+    - InvalidOption       (ValueError) a queue, priority, delay, ... out of its range
+      - InvalidQueueName
+  x EnqueueError                     this call cannot become a job
+    - InvalidArguments    (TypeError)  the call does not fit the task's signature
+    - ArgumentsNotStorable             it fits, but JSONB would lose or change a value
+  x UnknownTask           (LookupError)
+  x JobError                         recorded in a job's attempts
+    - ArgumentsNotLoadable             the row does not fit the signature of the code that runs it
+    - JobEscaped                       the job ended the transaction that its worker owns
+    - WorkerDied                       the process that ran the job is gone
+  x ClaimLost                        somebody else has taken over the job
+  x SchemaError                      the tables are missing, or of another revision
+  x ConfigurationError               nothing says which database, which module, ...
+
+Cancel, Snooze                       signals: neither is an error, nor a JobsError
+"""
+
+from __future__ import annotations
+
+import copyreg
+import difflib
+import reprlib
+from collections.abc import Callable, Iterable
+from datetime import timedelta
+from typing import Any
+
+__all__ = [
+    "ArgumentsNotLoadable",
+    "ArgumentsNotStorable",
+    "Cancel",
+    "ClaimLost",
+    "ConfigurationError",
+    "DefinitionError",
+    "EnqueueError",
+    "InvalidArguments",
+    "InvalidOption",
+    "InvalidQueueName",
+    "JobError",
+    "JobEscaped",
+    "JobsError",
+    "SchemaError",
+    "Snooze",
+    "TaskAlreadyRegistered",
+    "TaskDefinitionError",
+    "UnknownTask",
+    "WorkerDied",
+    "shown",
+]
+
+_LONGEST_SNOOZE = timedelta(days=36_525)
+
+
+class _Shortener(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        # repr() itself refuses an int of more than sys.get_int_max_str_digits() digits
+        if x.bit_length() > 1000:
+            return f"<int of {x.bit_length()} bits>"
+        return repr(x)
+
+
+_shortener = _Shortener()
+_shortener.maxlevel = 4
+_shortener.maxstring = _shortener.maxother = 160
+_shortener.maxlist = _shortener.maxtuple = _shortener.maxdict = _shortener.maxset = 8
+
+
+def shown(value: object) -> str:
+    """`repr(value)` for a message: at most 200 characters, and never an error of its own."""
+    text = _shortener.repr(value)
+    return text if len(text) <= 200 else f"{text[:197]}..."
+
+
+class JobsError(Exception):
+    """The base of every error of this library.
+
+    What an error was made of stays on it as attributes, and it can be pickled and copied.
+    """
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...], dict[str, Any]]:
+        # Exception's own way calls the constructor with the finished message, which takes the pieces.
+        return copyreg.__newobj__, (type(self), *self.args), self.__dict__  # type: ignore[attr-defined]
+
+
+class DefinitionError(JobsError):
+    """A mistake in the application's code, raised where the code says it."""
+
+
+class TaskDefinitionError(DefinitionError):
+    """A function that cannot be a task: no Session parameter, `*args`, a type that cannot be stored, ..."""
+
+
+class TaskAlreadyRegistered(DefinitionError):
+    """Two tasks of one name: a worker could not tell which of them a job means.
+
+    Attributes:
+        name: the name that is taken.
+    """
+
+    def __init__(self, name: str, by: str = "") -> None:
+        super().__init__(
+            f"a task named {name!r} is already registered{f' by {by}' if by else ''}:"
+            ' rename the function, or give one of them a name of its own, @jobs.task(name="...")'
+        )
+        self.name = name
+
+
+class InvalidOption(DefinitionError, ValueError):
+    """An option out of its range: queue, priority, delay, attempts, a cron line, ...
+
+    Raised at the definition or in `using()`, not when the job runs.
+    """
+
+
+class InvalidQueueName(InvalidOption):
+    """A queue's name that is empty, too long or has other characters than letters, digits, `_ - .`."""
+
+
+class EnqueueError(JobsError):
+    """This call cannot become a job; nothing was added to the Session."""
+
+
+class InvalidArguments(EnqueueError, TypeError):
+    """The call does not fit the task's signature: missing, unexpected, or a value of another type.
+
+    Attributes:
+        task: the task's name.
+        call: the call that was expected, for example `send_receipt(order_id: int)`.
+        problem: what is wrong with the one that was made.
+    """
+
+    def __init__(self, task: str, call: str, problem: str) -> None:
+        super().__init__(f"{call}: {problem}")
+        self.task = task
+        self.call = call
+        self.problem = problem
+
+
+class ArgumentsNotStorable(EnqueueError):
+    """A value that fits, but would not come back from JSONB as it is.
+
+    Attributes:
+        task: the task's name.
+        argument: where in the arguments, for example `order.items[3].price`.
+        reason: why it would be lost or changed, and what to do.
+    """
+
+    def __init__(self, task: str, argument: str, value: object, reason: str) -> None:
+        super().__init__(f"{task}: {argument} = {shown(value)} cannot be stored: {reason}")
+        # The value itself is not kept: it is what cannot be stored, so often cannot be pickled either.
+        self.task = task
+        self.argument = argument
+        self.reason = reason
+
+
+class UnknownTask(JobsError, LookupError):
+    """No task of this name is registered here.
+
+    Attributes:
+        name: the name that was looked for.
+        known: the names that are registered.
+    """
+
+    def __init__(self, name: str, known: Iterable[str] = ()) -> None:
+        self.name = name
+        self.known = tuple(sorted(known))
+        near = difflib.get_close_matches(name, self.known, n=3)
+        tail = name.rpartition(".")[2]
+        near += [other for other in self.known if other.rpartition(".")[2] == tail and other not in near][:3]
+        if near:
+            hint = f"did you mean {' or '.join(map(repr, near))}?"
+        elif self.known:
+            hint = f"{len(self.known)} other tasks are."
+        else:
+            hint = "no task is."
+        super().__init__(
+            f"no task named {name!r} is registered; {hint} Is its module imported by the worker?"
+        )
+
+
+class JobError(JobsError):
+    """An error of a job rather than of a call: found in the `attempts` of the job's row."""
+
+
+class ArgumentsNotLoadable(JobError):
+    """The arguments in the row do not fit the signature of the code that would run them.
+
+    Attributes:
+        task: the task's name.
+        argument: the argument's name, or None if the row holds no arguments by name at all.
+        value: what the row holds.
+        reason: why the task cannot take it, and what to do.
+    """
+
+    def __init__(self, task: str, argument: str | None, value: object, reason: str) -> None:
+        what = "the arguments" if argument is None else f"argument {argument!r}"
+        super().__init__(f"{task}: {what} cannot be loaded from {shown(value)}: {reason}")
+        self.task = task
+        self.argument = argument
+        self.value = value
+        self.reason = reason
+
+
+class JobEscaped(JobError):
+    """The job ended the transaction that its worker owns, so its writes may be committed or gone."""
+
+    def __init__(self, detail: str = "the job ended the transaction that its worker owns") -> None:
+        super().__init__(detail)
+
+
+class WorkerDied(JobError):
+    """The process that ran the job is gone; the job's writes were rolled back with its connection."""
+
+    def __init__(self, detail: str = "the worker died while it ran the job") -> None:
+        super().__init__(detail)
+
+
+class ClaimLost(JobsError):
+    """Somebody else has taken over the job: everything that this attempt wrote is rolled back.
+
+    Attributes:
+        job_id: the job, if known.
+    """
+
+    def __init__(self, job_id: int | None = None, detail: str = "") -> None:
+        which = "the job" if job_id is None else f"job {job_id}"
+        super().__init__(detail or f"the claim on {which} is lost: somebody else has taken it over")
+        self.job_id = job_id
+
+
+class SchemaError(JobsError):
+    """The job tables or their version marker are missing, or of an older or newer revision than this code."""
+
+
+class ConfigurationError(JobsError):
+    """Something that only the caller can say was not said: no database URL, no such module, ..."""
+
+
+class Cancel(Exception):
+    """Stop this job for good: its state becomes `cancelled`, and it is not tried again.
+
+    Raised, it rolls the job's writes back; returned, they are kept.
+
+    >>> def charge(session, order_id):
+    ...     order = session.get(Order, order_id)
+    ...     if order is None:
+    ...         raise Cancel("the order was deleted")
+
+    Args:
+        reason: kept in the job's `attempts`.
+
+    Raises:
+        InvalidOption: the reason is not text.
+    """
+
+    def __init__(self, reason: str = "") -> None:
+        if not isinstance(reason, str):
+            raise InvalidOption(f"Cancel(reason) is {shown(reason)}: expected text, for example str(error)")
+        super().__init__(reason)
+        self.reason = reason
+
+
+class Snooze(Exception):
+    """Run this job again later; the attempt does not count.
+
+    Raised, it rolls the job's writes back; returned, they are kept.
+
+    >>> def fetch_report(session, report_id):
+    ...     if not ready(report_id):
+    ...         return Snooze(timedelta(minutes=5))
+
+    Args:
+        delay: how long from now; zero is allowed, at most 100 years.
+
+    Raises:
+        InvalidOption: the delay is not a timedelta, is negative or too long.
+    """
+
+    def __init__(self, delay: timedelta) -> None:
+        if not isinstance(delay, timedelta):
+            raise InvalidOption(
+                f"Snooze(delay) is {shown(delay)}: expected a timedelta, for example timedelta(minutes=5)"
+            )
+        if not timedelta(0) <= delay <= _LONGEST_SNOOZE:
+            raise InvalidOption(
+                f"Snooze(delay) is {delay!r}: expected zero to {_LONGEST_SNOOZE.days} days;"
+                " to stop the job for good, raise Cancel"
+            )
+        super().__init__(delay)
+        self.delay = delay

@@ -1,0 +1,180 @@
+"""Jobs: the face of the library. Every method is one call down."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.orm import Session, scoped_session
+
+from sqla_jobs import runner
+from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
+from sqla_jobs.models import companions as companions_of
+from sqla_jobs.models import create_all as create_tables
+from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.runner import Finished
+from sqla_jobs.statements import job_table
+from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task
+
+P = ParamSpec("P")
+R = TypeVar("R")
+S = TypeVar("S")
+JobT = TypeVar("JobT", bound=JobMixin)
+
+
+class Decorator(Protocol[JobT]):
+    """What ``@jobs.task(…)`` gives: it makes a task of a function and keeps the function's signature."""
+
+    def __call__(self, function: Callable[Concatenate[S, P], R], /) -> Task[P, R, JobT]: ...
+
+
+class Jobs(Registry[JobT]):
+    """The job queue of an application: its tasks, and how its jobs are enqueued and run.
+
+    Parameters:
+        model: the job model; your own ``class MyJob(JobMixin, Base)`` or the library's ``Job``.
+        sessionmaker: makes the Sessions of workers that are given none of their own.
+    """
+
+    @overload
+    def __init__(self: Jobs[Job], *, sessionmaker: Sessions | None = None) -> None: ...
+    @overload
+    def __init__(self, model: type[JobT], sessionmaker: Sessions | None = None) -> None: ...
+    def __init__(self, model: type[Any] = Job, sessionmaker: Sessions | None = None) -> None:
+        super().__init__(model, sessionmaker)
+
+    # -- tasks -------------------------------------------------------------------------------------
+
+    @overload
+    def task(self, function: Callable[Concatenate[S, P], R], /) -> Task[P, R, JobT]: ...
+    @overload
+    def task(
+        self,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        retry: RetryPolicy | None = None,
+    ) -> Decorator[JobT]: ...
+    def task(
+        self,
+        function: Any = None,
+        /,
+        *,
+        name: str | None = None,
+        queue: str | None = None,
+        priority: int = 0,
+        retry: RetryPolicy | None = None,
+    ) -> Any:
+        """Make a task of a function whose first parameter is the Session; a decorator.
+
+        Parameters:
+            name: what jobs call it by; None: ``<module>.<qualname>``.
+            queue, priority: of its jobs, unless ``using`` says otherwise; see `Options`.
+            retry: None: the default `RetryPolicy`.
+
+        Raises:
+            TaskDefinitionError: the function cannot be a task.
+            TaskAlreadyRegistered: the name is taken.
+            InvalidOption, InvalidQueueName: an option is out of its range.
+        """
+        options = Options().changed({"queue": queue, "priority": priority})
+
+        def register(function: Callable[..., Any]) -> Any:
+            return self.register(function, name=name, options=options, retry=retry)
+
+        return register if function is None else register(function)
+
+    # -- enqueue by name ---------------------------------------------------------------------------
+
+    def using(
+        self,
+        *,
+        queue: str | None = UNSET,
+        priority: int = UNSET,
+        delay: dt.timedelta | None = UNSET,
+        run_at: dt.datetime | None = UNSET,
+        max_attempts: int | None = UNSET,
+    ) -> ByName[JobT]:
+        """``jobs.using(queue="slow").enqueue(session, "shop.jobs.send", order_id=7)``; see `Options`.
+
+        Raises:
+            InvalidOption, InvalidQueueName
+        """
+        changes = {
+            "queue": queue,
+            "priority": priority,
+            "delay": delay,
+            "run_at": run_at,
+            "max_attempts": max_attempts,
+        }
+        Options().changed(changes)
+        return ByName(self, {name: value for name, value in changes.items() if value is not UNSET})
+
+    def job(self, task: str, /, **arguments: Any) -> JobT:
+        """The job of a task given by name, not yet in any Session."""
+        return ByName(self, {}).job(task, **arguments)
+
+    def enqueue(self, session: Session | scoped_session[Any], task: str, /, **arguments: Any) -> JobT:
+        """Enqueue a task by name in the Session's transaction; it need not be importable here.
+
+        A task that is registered here checks and encodes the arguments; for any other they are plain
+        JSON.
+
+        Raises:
+            InvalidArguments, ArgumentsNotStorable, InvalidOption
+        """
+        return ByName(self, {}).enqueue(session, task, **arguments)
+
+    # -- run ---------------------------------------------------------------------------------------
+
+    def work_once(
+        self,
+        session: Session | scoped_session[Any],
+        queues: Sequence[str] | None = None,
+        *,
+        now: dt.datetime | None = None,
+    ) -> Finished | None:
+        """Claim, run and finish one job in the caller's transaction (savepoints only, no commit).
+
+        Parameters:
+            queues: in strict order; None or empty: any queue.
+            now: what the time is taken to be; None: the database's clock.
+
+        Returns:
+            What became of the job, or None: there was none.
+
+        Raises:
+            JobEscaped: the job ended the caller's transaction; nothing is recorded.
+            DBAPIError: a serialization failure or deadlock; nothing is recorded.
+            InvalidRequestError: the Session is in AUTOCOMMIT.
+        """
+        return runner.work_once(self, session, queues, now=now)
+
+    # -- tables ------------------------------------------------------------------------------------
+
+    @property
+    def _companions(self) -> Companions:
+        return companions_of(job_table(self.model).schema)
+
+    @property
+    def Schedule(self) -> type[ScheduleMixin]:  # noqa: N802 -- a model
+        """The model of recurring rules in the schema of the job model."""
+        return self._companions.Schedule
+
+    @property
+    def WorkerProcess(self) -> type[WorkerProcessMixin]:  # noqa: N802 -- a model
+        """The model of living worker processes in the schema of the job model."""
+        return self._companions.WorkerProcess
+
+    @property
+    def Queue(self) -> type[QueueMixin]:  # noqa: N802 -- a model
+        """The model of what is set for queues in the schema of the job model."""
+        return self._companions.Queue
+
+    def create_all(self, bind: Engine | Connection) -> None:
+        """Create the queue's tables where they are missing; for tests. Elsewhere: migrations."""
+        create_tables(bind, self.model)

@@ -1,0 +1,139 @@
+"""What follows from one attempt: decided here, without I/O, and written by one statement elsewhere."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final
+
+from sqla_jobs.errors import Cancel, Snooze
+
+HISTORY_LIMIT: Final = 20
+"""Attempts that a row remembers; older ones are dropped."""
+MESSAGE_LIMIT: Final = 2_000
+"""Characters of an error's message that are kept."""
+TRACEBACK_LIMIT: Final = 10_000
+"""Characters of an error's traceback that are kept, from its end."""
+
+
+class JobState(str, Enum):
+    """Where a job is in its life; a member equals the text in the column ``state``."""
+
+    SCHEDULED = "scheduled"
+    QUEUED = "queued"
+    RUNNING = "running"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+    __str__ = str.__str__
+
+    @property
+    def is_final(self) -> bool:
+        """True if nothing follows by itself."""
+        return self in (JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What to write at the end of one attempt."""
+
+    state: JobState
+    error: BaseException | None = None
+    """What went wrong, or the Cancel or Snooze that was raised or returned."""
+    delay: dt.timedelta | None = None
+    """From the moment it is written until the job is due again; None: ``run_at`` stays."""
+    spent: bool = True
+    """False: this run does not count as an attempt."""
+    crashed: bool = False
+    """True: the worker died."""
+    record: dict[str, Any] | None = None
+    """What the row's ``attempts`` gain; None: nothing."""
+
+
+def decide(
+    returned: object,
+    error: BaseException | None,
+    delay_for: Callable[[BaseException], dt.timedelta | None],
+) -> Outcome:
+    """What follows from what an attempt returned or raised.
+
+    Parameters:
+        returned: the task's return value, when ``error`` is None.
+        error: what the attempt raised, or was refused with at its commit.
+        delay_for: the retry policy at this attempt: error -> delay, or None to give up.
+    """
+    signal = returned if error is None else error
+    if isinstance(signal, Snooze):
+        return Outcome(JobState.SCHEDULED, error=signal, delay=signal.delay, spent=False)
+    if isinstance(signal, Cancel):
+        return Outcome(JobState.CANCELLED, error=signal, record=describe(signal))
+    if error is None:
+        return Outcome(JobState.SUCCEEDED)
+    delay = delay_for(error)
+    state = JobState.FAILED if delay is None else JobState.SCHEDULED
+    return Outcome(state, error=error, delay=delay, record=describe(error))
+
+
+def died(error: BaseException, delay_for: Callable[[BaseException], dt.timedelta | None]) -> Outcome:
+    """What follows when a job's worker died while it ran the job."""
+    delay = delay_for(error)
+    state = JobState.FAILED if delay is None else JobState.SCHEDULED
+    return Outcome(state, error=error, delay=delay, crashed=True, record=describe(error))
+
+
+def given_back(reason: str) -> Outcome:
+    """What follows when a worker returns a job that it has claimed and will not run to its end."""
+    record = {"error": "given back", "message": reason, "traceback": None}
+    return Outcome(JobState.QUEUED, spent=False, record=record)
+
+
+def describe(error: BaseException) -> dict[str, Any]:
+    """An error as the row's ``attempts`` keep it: class, message, traceback (JSON, bounded, storable).
+
+    Frames of this package above the task's own are left out: they are the same for every job.
+    """
+    kind = type(error)
+    try:
+        message = str(error)
+    except Exception as unprintable:
+        message = f"<its message cannot be shown: {type(unprintable).__name__}>"
+    try:
+        lines = traceback.format_exception(kind, error, _below_this_package(error.__traceback__))
+        trace = "".join(lines)
+    except Exception as unprintable:
+        trace = f"<its traceback cannot be shown: {type(unprintable).__name__}>"
+    return {
+        "error": storable(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")),
+        "message": storable(_head(message, MESSAGE_LIMIT)),
+        "traceback": storable(_tail(trace, TRACEBACK_LIMIT)),
+    }
+
+
+def storable(value: str) -> str:
+    """``value`` without what PostgreSQL's jsonb refuses: NUL characters and lone surrogates."""
+    return value.replace("\x00", "\ufffd").encode("utf-8", "replace").decode("utf-8")
+
+
+_PACKAGE = str(Path(__file__).parent) + os.sep
+
+
+def _below_this_package(trace: TracebackType | None) -> TracebackType | None:
+    rest = trace
+    while rest is not None and rest.tb_frame.f_code.co_filename.startswith(_PACKAGE):
+        rest = rest.tb_next
+    return rest or trace
+
+
+def _head(value: str, limit: int) -> str:
+    return value if len(value) <= limit else value[: limit - 1] + "…"
+
+
+def _tail(value: str, limit: int) -> str:
+    return value if len(value) <= limit else "…" + value[1 - limit :]

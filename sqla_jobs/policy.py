@@ -1,0 +1,76 @@
+"""RetryPolicy: (attempt, error) -> the delay until the next attempt, or None to give up. Pure."""
+
+from __future__ import annotations
+
+import datetime as dt
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from sqla_jobs.errors import InvalidOption, WorkerDied
+
+
+@dataclass(frozen=True)
+class RetryPolicy:
+    """When a failed attempt is followed by another.
+
+    After attempt ``n`` the delay is uniform in ``[base * 2**(n-1), 2 * base * 2**(n-1))``, at most
+    ``cap``: exponential backoff with jitter, as Backtick has it.
+
+    Parameters:
+        max_attempts: attempts in all, the first included; 1: never retried.
+        base: the shortest delay after the first attempt.
+        cap: the longest delay after any attempt.
+        retry_on: only errors of these classes are retried.
+        give_up_on: errors of these classes are never retried; wins over ``retry_on``.
+
+    ``retry_on`` and ``give_up_on`` speak of what the task raises; an attempt that ended because its
+    worker died is retried as long as attempts are left.
+
+    Raises:
+        InvalidOption: ``max_attempts`` below 1, or a negative ``base`` or ``cap``.
+    """
+
+    max_attempts: int = 16
+    base: dt.timedelta = dt.timedelta(seconds=10)
+    cap: dt.timedelta = dt.timedelta(days=1)
+    retry_on: tuple[type[BaseException], ...] = (BaseException,)
+    give_up_on: tuple[type[BaseException], ...] = ()
+
+    def __post_init__(self) -> None:
+        if type(self.max_attempts) is not int or self.max_attempts < 1:
+            raise InvalidOption(f"max_attempts is {self.max_attempts!r}; expected a whole number from 1 up")
+        for name in ("base", "cap"):
+            value = getattr(self, name)
+            if not isinstance(value, dt.timedelta) or value < dt.timedelta(0):
+                raise InvalidOption(f"{name} is {value!r}; expected a timedelta that is not negative")
+        for name in ("retry_on", "give_up_on"):
+            value = getattr(self, name)
+            classes = (value,) if isinstance(value, type) else tuple(value)
+            if not all(isinstance(item, type) and issubclass(item, BaseException) for item in classes):
+                raise InvalidOption(f"{name} is {value!r}; expected exception classes")
+            object.__setattr__(self, name, classes)
+
+    def delay(
+        self,
+        attempt: int,
+        error: BaseException,
+        *,
+        max_attempts: int | None = None,
+        uniform: Callable[[], float] = random.random,
+    ) -> dt.timedelta | None:
+        """The delay from the end of ``attempt`` (counted from 1) to the next one; None: give up.
+
+        Parameters:
+            max_attempts: the job's own limit, where it has one.
+            uniform: gives a number in [0, 1).
+        """
+        if attempt >= (self.max_attempts if max_attempts is None else max_attempts):
+            return None
+        if not isinstance(error, WorkerDied) and (
+            isinstance(error, self.give_up_on) or not isinstance(error, self.retry_on)
+        ):
+            return None
+        # 2**62 seconds are beyond any cap; a float of a larger power could overflow.
+        least = self.base.total_seconds() * 2.0 ** min(max(attempt, 1) - 1, 62)
+        return dt.timedelta(seconds=min(least * (1.0 + uniform()), self.cap.total_seconds()))

@@ -1,0 +1,111 @@
+"""The application in tests/alembic_app, copied to a folder of the test's own and driven by `alembic`."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+import sqla_jobs
+from tests.support.server import Database
+
+ORIGINAL = Path(__file__).parents[1] / "alembic_app"
+
+# Everything that CREATE can leave behind, but for Alembic's own table.
+OBJECTS = """
+    SELECT format('%s %s.%s', kind, nspname, name) FROM (
+        SELECT 'relation' AS kind, relnamespace AS namespace, relname::text AS name FROM pg_class
+        UNION ALL SELECT 'routine', pronamespace, proname FROM pg_proc
+        UNION ALL SELECT 'type', typnamespace, typname FROM pg_type
+        UNION ALL SELECT 'constraint', connamespace, conname FROM pg_constraint
+    ) AS objects JOIN pg_namespace ON pg_namespace.oid = namespace
+    WHERE nspname !~ '^pg_' AND nspname <> 'information_schema' AND name !~ '^_?alembic_version'
+    ORDER BY 1
+"""
+
+
+@dataclass
+class AlembicApp:
+    """One copy of the sample application, on one database."""
+
+    folder: Path
+    database: Database
+    environment: dict[str, str] = field(default_factory=dict)
+    library: Path = field(default_factory=lambda: Path(sqla_jobs.__file__).parents[1])
+    """The folder from which the application imports sqla_jobs."""
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start `alembic` and do not wait for it."""
+        environment = {
+            **os.environ,
+            "PYTHONPATH": str(self.library),
+            "DATABASE_URL": self.database.url_string,
+            **self.environment,
+        }
+        return subprocess.Popen(
+            [sys.executable, "-m", "alembic", *arguments],
+            cwd=self.folder,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    def fails(self, *arguments: str) -> str:
+        """Run `alembic`, which must refuse; returns what it said."""
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode != 0, f"alembic {' '.join(arguments)} went through:\n{output}{errors}"
+        return output + errors
+
+    def run(self, *arguments: str) -> str:
+        """Run `alembic`, which must go through; returns its standard output."""
+        process = self.start(*arguments)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, f"alembic {' '.join(arguments)} failed:\n{output}{errors}"
+        return output
+
+    def revise(self, revision: str) -> tuple[list[str], list[str]]:
+        """Let autogenerate write a revision; returns the lines of its upgrade() and its downgrade()."""
+        self.run("revision", "--autogenerate", "-m", "generated", "--rev-id", revision)
+        return self.body(revision, "upgrade"), self.body(revision, "downgrade")
+
+    def file(self, revision: str) -> Path:
+        [path] = (self.folder / "alembic" / "versions").glob(f"{revision}_*.py")
+        return path
+
+    def body(self, revision: str, function: str) -> list[str]:
+        """The statements of a function of a revision, one string each, without comments."""
+        source = self.file(revision).read_text().split(f"def {function}()")[1].split("\ndef ")[0]
+        lines = re.findall(r"^    (?! |#|\"\"\")(.*(?:\n     .*|\n    \).*)*)", source, re.MULTILINE)
+        return [re.sub(r"\s+", " ", line) for line in lines]
+
+    def objects(self) -> list[str]:
+        """All that is in the database's own schemas."""
+        return [name for (name,) in self.database.rows(OBJECTS)]
+
+
+def copy_app(folder: Path, database: Database, **environment: str) -> AlembicApp:
+    """A fresh copy of the sample application."""
+    shutil.copytree(ORIGINAL, folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return AlembicApp(folder, database, environment)
+
+
+def dump(database: Database) -> str:
+    """The schema as `pg_dump` writes it."""
+    if database.server.bindir is None:
+        pytest.skip("no pg_dump of the server's version found")
+    output = subprocess.run(
+        [database.server.bindir / "pg_dump", "--schema-only", database.server.libpq(database.name)],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    # A random token against code in dumps, new with each run.
+    return re.sub(r"^\\(un)?restrict .*$", "", output, flags=re.MULTILINE)
