@@ -57,7 +57,7 @@ _LONGEST_SNOOZE = timedelta(days=36_525)
 
 
 class _Shortener(reprlib.Repr):
-    def repr_int(self, x: int, level: int) -> str:
+    def repr_int(self, x: int, level: int) -> str:  # noqa: ARG002 - what reprlib calls
         # repr() itself refuses an int of more than sys.get_int_max_str_digits() digits
         if x.bit_length() > 1000:
             return f"<int of {x.bit_length()} bits>"

@@ -110,7 +110,7 @@ def _columns(table: Table) -> list[ColumnElement[Any]]:
 
 def _next_queued(
     job: Table, any_queue: bool, *columns: ColumnElement[Any], where: Any = _ANY_ROW
-) -> Executable:
+) -> Any:
     """The next queued rows, locked, in the order in which they are due to run.
 
     With queues: all of the first before any of the second. The lateral runs once a queue, in the

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from tests.support.server import Database, Server, fresh_database, running_server
@@ -82,11 +83,15 @@ def session(_shared: Database) -> Iterator[Session]:
     with _shared.engine.connect() as connection:
         outer = connection.begin()
         began = connection.scalar(text("SELECT now()"))
-        with Session(connection, join_transaction_mode="create_savepoint") as session:
-            yield session
-        # now() is the start of the transaction: another one means that a COMMIT got through to the server,
-        # and the rows of this test would be seen by all later ones.
-        ended = not outer.is_active or began != connection.scalar(text("SELECT now()"))
+        session = Session(connection, join_transaction_mode="create_savepoint")
+        yield session
+        # now() is the start of the transaction: another one, or a savepoint that is gone, means that a COMMIT
+        # got through to the server, and that the rows of this test are seen by all later ones.
+        try:
+            session.close()
+            ended = not outer.is_active or began != connection.scalar(text("SELECT now()"))
+        except SQLAlchemyError:
+            ended = True
         if outer.is_active:
             outer.rollback()
     if ended:

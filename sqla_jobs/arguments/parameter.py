@@ -87,9 +87,11 @@ class Parameter:
 
     def _build(self) -> Codec:
         """Raises NameError or AttributeError for what is not defined yet."""
+        if self._annotation is _NONE:
+            return _Plain()
         try:
             annotation = _resolved(self._annotation, self._names)
-            if annotation in (_NONE, Any, object):
+            if annotation is Any or annotation is object:
                 return _Plain()
             for cls in _classes(annotation):
                 if is_mapped(cls):
@@ -100,9 +102,9 @@ class Parameter:
         except Exception as error:
             why = str(error).partition("\n")[0].partition(" Set `arbitrary_types_allowed")[0].rstrip(".")
             raise TaskDefinitionError(
-                f"{self._task}: values of parameter '{self.shape()}' cannot be stored: {why}. Pass the primary"
-                " key and load the object in the task, or annotate it with a type that pydantic supports"
-                " (a dataclass, a BaseModel, a list, ...)"
+                f"{self._task}: values of parameter '{self.shape()}' cannot be stored: {why}. Pass the"
+                " primary key and load the object in the task, or annotate the parameter with a type that"
+                " pydantic supports (a dataclass, a BaseModel, a list, ...)"
             ) from error
 
 

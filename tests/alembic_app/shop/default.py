@@ -2,22 +2,11 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ForeignKey, PrimaryKeyConstraint, Text
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import ForeignKey
+from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 import sqla_jobs
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class Customer(Base):
-    __tablename__ = "customers"
-    __table_args__ = (PrimaryKeyConstraint("id", name="pk_customers"),)
-
-    id: Mapped[int] = mapped_column()
-    name: Mapped[str] = mapped_column(Text)
+from shop.without import Base
 
 
 class Report(Base):

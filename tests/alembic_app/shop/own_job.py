@@ -58,6 +58,8 @@ class Job(JobMixin, Base):
     reference: Mapped[str | None] = mapped_column(Text, unique=True, comment="The customer's own")
     cost: Mapped[Decimal] = mapped_column(Numeric(10, 2), server_default=text("0"))
     colour: Mapped[Colour | None] = mapped_column(Enum(Colour, native_enum=False, create_constraint=True))
+    if "SHOP_LATER" in os.environ:
+        later: Mapped[str | None] = mapped_column(Text)
 
     tenant: Mapped[Tenant | None] = relationship()
 
