@@ -169,7 +169,7 @@ class UnknownTask(JobsError, LookupError):
     def __init__(self, name: str, known: Iterable[str] = ()) -> None:
         self.name = name
         self.known = tuple(sorted(known))
-        near = difflib.get_close_matches(name, self.known, n=3)
+        near = difflib.get_close_matches(name, self.known, n=3, cutoff=0.8)
         tail = name.rpartition(".")[2]
         near += [other for other in self.known if other.rpartition(".")[2] == tail and other not in near][:3]
         if near:

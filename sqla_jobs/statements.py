@@ -47,7 +47,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
-from sqla_jobs.models import JobMixin, companions, marker
+from sqla_jobs.models import JobMixin, companions
 from sqla_jobs.outcome import HISTORY_LIMIT
 
 Model = type[JobMixin]
@@ -424,12 +424,3 @@ def running_under(model: Model) -> Executable:
     return select(*_columns(job)).where(
         job.c.state == _state("running"), job.c.worker_id == bindparam("p_worker_id", type_=BigInteger)
     )
-
-
-# -- schema --------------------------------------------------------------------------------------
-
-
-def marker_exists(schema: str | None) -> Executable:
-    """Whether the function that says the tables' revision is there. Locks nothing."""
-    signature = f"{marker(schema)}()"
-    return select(func.to_regprocedure(signature).is_not(None).label("exists"))

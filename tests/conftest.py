@@ -50,7 +50,7 @@ def database(server: Server, template: str) -> Iterator[Database]:
     """A committed database of the test's own with all tables, dropped at the end.
 
     Prefer it wherever a second connection takes part: a worker, a thread, a process, an observer, or a
-    COMMIT that is itself the point. It costs some 25 ms more than `session`.
+    COMMIT that is itself the point. It costs some 20 ms more than `session`.
     """
     with fresh_database(server, "test", template) as database:
         yield database

@@ -80,7 +80,11 @@ def test_copied(error: Exception, copied) -> None:
 
 
 def test_every_class_has_an_example_a_docstring_and_a_place_in_the_tree() -> None:
-    classes = {value for value in vars(errors).values() if isinstance(value, type) and value.__module__ == errors.__name__}
+    classes = {
+        value
+        for value in vars(errors).values()
+        if isinstance(value, type) and value.__module__ == errors.__name__
+    }
     public = {cls for cls in classes if not cls.__name__.startswith("_")}
     assert {type(error) for error in EXAMPLES} == public
     assert {cls.__name__ for cls in public} | {"shown"} == set(errors.__all__)
@@ -90,7 +94,15 @@ def test_every_class_has_an_example_a_docstring_and_a_place_in_the_tree() -> Non
 
 
 def test_the_tree() -> None:
-    for cls in (DefinitionError, EnqueueError, UnknownTask, JobError, ClaimLost, SchemaError, ConfigurationError):
+    for cls in (
+        DefinitionError,
+        EnqueueError,
+        UnknownTask,
+        JobError,
+        ClaimLost,
+        SchemaError,
+        ConfigurationError,
+    ):
         assert cls.__bases__[0] is JobsError
     for cls in (TaskDefinitionError, TaskAlreadyRegistered, InvalidOption):
         assert cls.__bases__[0] is DefinitionError

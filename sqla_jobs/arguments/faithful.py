@@ -6,6 +6,7 @@ something else.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import math
@@ -231,7 +232,7 @@ def _compare_floats(before: float, after: float) -> None:
 
 def _compare_times(before: datetime | time, after: datetime | time) -> None:
     if before.tzinfo is None or after.tzinfo is None:
-        same = before.tzinfo is after.tzinfo and before == after and before.fold == after.fold
+        same = before.tzinfo is after.tzinfo and before == after
     elif before == after:
         # A time of day in a zone with summer time has no offset, and equals one without any zone.
         same = before.utcoffset() is not None
@@ -244,27 +245,47 @@ def _compare_times(before: datetime | time, after: datetime | time) -> None:
 
 
 def _compare_items(before: Any, after: Any) -> None:
-    if len(before) != len(after) or getattr(before, "maxlen", None) != getattr(after, "maxlen", None):
+    if len(before) != len(after):
         raise _altered(before, after)
+    if getattr(before, "maxlen", None) != getattr(after, "maxlen", None):
+        raise Refused(before, "JSON does not keep its maxlen; annotate it with list[...]")
     for index, item in enumerate(before):
         _compare_at(index, item, after[index])
 
 
-def _compare_keys(before: Any, after: Any) -> None:
-    # The members of `after` as they are there, since 1 would find True.
-    theirs = {member: member for member in after}
-    if len(before) != len(after) or not all(member in theirs for member in before):
-        raise _altered(before, after)
-    for member in before:
-        compare(member, theirs[member])
+def _compare_members(before: Any, after: Any) -> None:
+    for _ in _pairs(before, after):
+        pass
 
 
 def _compare_dicts(before: dict[Any, Any], after: dict[Any, Any]) -> None:
     if isinstance(before, OrderedDict) and len(before) > 1:
         raise Refused(before, "JSONB does not keep the order of keys; pass a list of pairs")
-    _compare_keys(before, after)
-    for key, value in before.items():
-        _compare_at(key, value, after[key])
+    for mine, theirs in _pairs(before, after):
+        _compare_at(mine, before[mine], after[theirs])
+
+
+def _pairs(before: Any, after: Any) -> Iterator[tuple[Any, Any]]:
+    """Each key or member of `before` with its like of `after`, already compared."""
+    if len(before) != len(after):
+        raise _altered(before, after)
+    # As they are in `after`, since 1 would find True.
+    theirs = {key: key for key in after}
+    for key in before:
+        if key in theirs:
+            compare(key, theirs[key])
+            yield key, theirs[key]
+        else:
+            yield key, _like(key, before, after)
+
+
+def _like(key: Any, before: Any, after: Any) -> Any:
+    # Only what compares unequal although it is the same gets this far: see `_compare_times`.
+    for other in after:
+        with contextlib.suppress(Refused):
+            compare(key, other)
+            return other
+    raise _altered(before, after)
 
 
 def _compare_models(before: BaseModel, after: BaseModel) -> None:
@@ -313,8 +334,8 @@ _CHECKS: dict[type, Callable[[Any, Any], None]] = {
     list: _compare_items,
     tuple: _compare_items,
     deque: _compare_items,
-    set: _compare_keys,
-    frozenset: _compare_keys,
+    set: _compare_members,
+    frozenset: _compare_members,
     dict: _compare_dicts,
     BaseModel: _compare_models,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import shutil
@@ -81,10 +82,11 @@ class AlembicApp:
         return path
 
     def body(self, revision: str, function: str) -> list[str]:
-        """The statements of a function of a revision, one string each, without comments."""
-        source = self.file(revision).read_text().split(f"def {function}()")[1].split("\ndef ")[0]
-        lines = re.findall(r"^    (?! |#|\"\"\")(.*(?:\n     .*|\n    \).*)*)", source, re.MULTILINE)
-        return [re.sub(r"\s+", " ", line) for line in lines]
+        """The statements of a function of a revision."""
+        module = ast.parse(self.file(revision).read_text())
+        [found] = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == function]
+        docstring = 1 if ast.get_docstring(found) else 0
+        return [ast.unparse(statement) for statement in found.body[docstring:]]
 
     def objects(self) -> list[str]:
         """All that is in the database's own schemas."""
@@ -97,15 +99,26 @@ def copy_app(folder: Path, database: Database, **environment: str) -> AlembicApp
     return AlembicApp(folder, database, environment)
 
 
-def dump(database: Database) -> str:
-    """The schema as `pg_dump` writes it."""
-    if database.server.bindir is None:
-        pytest.skip("no pg_dump of the server's version found")
-    output = subprocess.run(
-        [database.server.bindir / "pg_dump", "--schema-only", database.server.libpq(database.name)],
-        check=True,
-        capture_output=True,
-        text=True,
-    ).stdout
+def dump(database: Database, tables: str | None = None) -> str:
+    """The schema, or the tables of a pattern, as `pg_dump` writes it."""
+    options = ["--schema-only", *(["--table", tables] if tables else [])]
+    output = _client(database, "pg_dump", *options, database.server.libpq(database.name))
     # A random token against code in dumps, new with each run.
     return re.sub(r"^\\(un)?restrict .*$", "", output, flags=re.MULTILINE)
+
+
+def psql(database: Database, script: str) -> None:
+    """Run a script, as somebody does whom Alembic's --sql gave it for; it ends at the first error."""
+    _client(
+        database, "psql", "-qX", "-v", "ON_ERROR_STOP=1", database.server.libpq(database.name), stdin=script
+    )
+
+
+def _client(database: Database, program: str, *arguments: str, stdin: str | None = None) -> str:
+    if database.server.bindir is None:
+        pytest.skip(f"no {program} of the server's version found")
+    done = subprocess.run(
+        [database.server.bindir / program, *arguments], input=stdin, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout

@@ -1,0 +1,27 @@
+"""Waiting for what the database shows, so that a race is staged rather than hoped for."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Sequence
+
+from tests.support.server import Database
+
+WAITERS = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+
+
+def until_lock_waiters(
+    database: Database, number: int, processes: Sequence[subprocess.Popen[str]], seconds: float = 30
+) -> None:
+    """Return when so many processes wait for an advisory lock; one that ends instead is a failure."""
+    deadline = time.monotonic() + seconds
+    while (found := database.scalar(WAITERS)) < number:
+        assert time.monotonic() < deadline, f"{found} of {number} wait for an advisory lock"
+        for process in processes:
+            try:
+                process.wait(timeout=0.01)
+            except subprocess.TimeoutExpired:
+                continue
+            output, errors = process.communicate()
+            raise AssertionError(f"a process did not wait for the lock:\n{output}{errors}")

@@ -1,0 +1,126 @@
+"""Job models of an application's own, and what else an application has, under the real `alembic` command."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.support.alembic_app import AlembicApp, copy_app
+from tests.support.server import Database
+
+CLEAN = "No new upgrade operations detected"
+
+VARIANTS = {
+    "no naming convention": {},
+    "naming convention": {"SHOP_CONVENTION": "1"},
+    "schema, include_schemas": {"SHOP_SCHEMA": "jobs", "SHOP_INCLUDE_SCHEMAS": "1"},
+    "schema, no include_schemas": {"SHOP_SCHEMA": "jobs"},
+}
+
+
+def make_app(folder: Path, database: Database, **environment: str) -> AlembicApp:
+    app = copy_app(folder / "app", database, **environment)
+    app.run("upgrade", "head")
+    return app
+
+
+def calls(statements: list[str]) -> list[str]:
+    return [statement.split("(")[0].removeprefix("op.") for statement in statements]
+
+
+@pytest.mark.parametrize("environment", VARIANTS.values(), ids=VARIANTS.keys())
+def test_what_the_application_added_to_its_job_model(
+    empty_database: Database, tmp_path: Path, environment: dict[str, str]
+) -> None:
+    app = make_app(tmp_path, empty_database, SHOP_MODELS="own_job", **environment)
+    before = app.objects()
+    upgrade, downgrade = app.revise("shop0002")
+    assert calls(upgrade) == [
+        "sqla_jobs.migrations.upgrade",
+        "create_table",  # tenants, which the job table refers to
+        *["add_column"] * 4,
+        *["create_check_constraint"] * 2,
+        *calls(upgrade[8:11]),
+        "create_table_comment",
+        *["create_index"] * 2,
+        "create_table",  # reports, which refers to the job table
+    ]
+    assert sorted(calls(upgrade[8:11])) == ["create_foreign_key", *["create_unique_constraint"] * 2]
+    assert calls(downgrade) == [
+        "drop_table",
+        *["drop_index"] * 2,
+        "drop_table_comment",
+        *["drop_constraint"] * 5,
+        *["drop_column"] * 4,
+        "drop_table",
+        "sqla_jobs.migrations.downgrade",
+    ]
+    app.run("upgrade", "head")
+    assert CLEAN in app.run("check")
+    app.run("downgrade", "shop0001")
+    assert app.objects() == before
+
+
+@pytest.mark.parametrize("include_schemas", ["SHOP_INCLUDE_SCHEMAS", "NO"])
+def test_a_column_is_added_later_and_taken_away_again(
+    empty_database: Database, tmp_path: Path, include_schemas: str
+) -> None:
+    app = make_app(
+        tmp_path, empty_database, SHOP_MODELS="own_job", SHOP_SCHEMA="jobs", **{include_schemas: "1"}
+    )
+    app.revise("shop0002")
+    app.run("upgrade", "head")
+    add = "op.add_column('sqla_jobs', sa.Column('later', sa.Text(), nullable=True), schema='jobs')"
+    drop = "op.drop_column('sqla_jobs', 'later', schema='jobs')"
+
+    app.environment["SHOP_LATER"] = "1"
+    assert app.revise("shop0003") == ([add], [drop])
+    app.run("upgrade", "head")
+    del app.environment["SHOP_LATER"]
+    upgrade, _ = app.revise("shop0004")
+    assert upgrade == [drop]
+
+
+def test_two_schemas_in_one_database(empty_database: Database, tmp_path: Path) -> None:
+    app = make_app(tmp_path, empty_database, SHOP_MODELS="two_schemas")
+    before = app.objects()
+    upgrade, downgrade = app.revise("shop0002")
+    assert sorted(upgrade) == [
+        "sqla_jobs.migrations.upgrade('0001', schema='north')",
+        "sqla_jobs.migrations.upgrade('0001', schema='south')",
+    ]
+    assert sorted(downgrade) == [
+        "sqla_jobs.migrations.downgrade('base', since='0001', schema='north')",
+        "sqla_jobs.migrations.downgrade('base', since='0001', schema='south')",
+    ]
+    app.run("upgrade", "head")
+    assert CLEAN in app.run("check")
+    made = app.objects()
+    assert {name.replace("north.", "south.") for name in made if "north." in name} == {
+        name for name in made if "south." in name
+    }
+    app.run("downgrade", "shop0001")
+    assert app.objects() == before
+
+
+def test_alembic_utils_and_hooks_of_the_application(empty_database: Database, tmp_path: Path) -> None:
+    app = make_app(tmp_path, empty_database, SHOP_MODELS="guests")
+    empty_database.execute("CREATE TABLE legacy_orders ()")
+    empty_database.execute("CREATE FUNCTION stray() RETURNS integer LANGUAGE sql AS 'SELECT 1'")
+    before = app.objects()
+
+    upgrade, _ = app.revise("shop0002")
+    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0001')"
+    assert [call for call in calls(upgrade) if call.endswith("_entity")] == ["create_entity", "drop_entity"]
+    app.run("upgrade", "head")
+    # alembic_utils took the stray function for one to drop, and would do so with the library's.
+    assert "routine public.stray" not in app.objects()
+    assert "routine public.sqla_jobs_schema_version" in app.objects()
+    assert CLEAN in app.run("check")
+    # The application's own hook wants no file where there is nothing to do.
+    app.run("revision", "--autogenerate", "-m", "nothing", "--rev-id", "shop0003")
+    assert not list((app.folder / "alembic" / "versions").glob("shop0003*"))
+
+    app.run("downgrade", "shop0001")
+    assert app.objects() == before

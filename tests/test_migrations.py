@@ -1,0 +1,260 @@
+"""sqla_jobs.migrations by itself: `migrate`, `check`, `installed`, and what the revisions make."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import pytest
+from alembic.migration import MigrationContext
+from alembic.operations import Operations
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, create_engine, make_url
+from sqlalchemy.exc import InternalError
+from sqlalchemy.orm import DeclarativeBase
+
+import sqla_jobs
+from sqla_jobs import JobMixin, migrations, models
+from sqla_jobs.errors import SchemaError
+from tests.support.alembic_app import OBJECTS, dump
+from tests.support.python import start_python
+from tests.support.server import Database, fresh_database
+from tests.support.waiting import until_lock_waiters
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class PlacedJob(JobMixin, Base):
+    __table_args__ = {"schema": "jobs"}
+
+
+def objects(database: Database) -> list[str]:
+    return [name for (name,) in database.rows(OBJECTS)]
+
+
+@contextmanager
+def revision_of(connection: Connection, **options: object) -> Iterator[io.StringIO]:
+    """What Alembic sets up while a revision runs; with as_sql=True its output is in the buffer."""
+    buffer = io.StringIO()
+    dialect = {"dialect_name": connection.dialect.name} if options else {"connection": connection}
+    context = MigrationContext.configure(**dialect, opts={**options, "output_buffer": buffer})
+    with Operations.context(context):
+        yield buffer
+
+
+# The revisions
+
+
+def test_one_line_of_revisions_ends_where_the_models_are() -> None:
+    folder = migrations.__path__[0]
+    scripts = ScriptDirectory(folder, version_locations=[f"{folder}/versions"])
+    assert len(scripts.get_heads()) == len(scripts.get_bases()) == 1
+    assert [script for script in scripts.walk_revisions() if script.is_merge_point] == []
+    assert migrations.head() == models.SCHEMA_VERSION
+
+
+def test_create_all_and_the_revisions_make_the_same_tables(empty_database: Database) -> None:
+    assert migrations.migrate(empty_database.engine) == migrations.head()
+    with fresh_database(empty_database.server, "create_all") as other:
+        sqla_jobs.metadata.create_all(other.engine)
+        assert dump(other) == dump(empty_database)
+        sqla_jobs.metadata.drop_all(other.engine)
+        assert objects(other) == []
+
+
+def test_they_do_so_for_an_own_model_in_a_schema(empty_database: Database) -> None:
+    migrations.migrate(empty_database.engine, schema="jobs")
+    with fresh_database(empty_database.server, "create_all") as other:
+        other.execute("CREATE SCHEMA jobs")
+        Base.metadata.create_all(other.engine)
+        models.companions("jobs").metadata.create_all(other.engine)
+        assert dump(other) == dump(empty_database)
+        with other.engine.connect() as connection:
+            migrations.check(connection, "jobs")
+
+
+def test_autogenerate_knows_every_name_that_the_revisions_make(empty_database: Database) -> None:
+    migrations.migrate(empty_database.engine)
+    made = {
+        name: (set(columns), set(constraints), set(indexes))
+        for name, columns, constraints, indexes in empty_database.rows("""
+            SELECT relname,
+                ARRAY(SELECT attname::text FROM pg_attribute WHERE attrelid = t.oid AND attnum > 0),
+                -- The names of NOT NULL constraints, which PostgreSQL 18 keeps, are not Alembic's business.
+                ARRAY(SELECT conname::text FROM pg_constraint WHERE conrelid = t.oid AND contype <> 'n'),
+                ARRAY(SELECT relname::text FROM pg_index JOIN pg_class i ON i.oid = indexrelid
+                      WHERE indrelid = t.oid AND NOT indisprimary)
+            FROM pg_class t WHERE relkind = 'r' AND relnamespace = 'public'::regnamespace
+        """)
+    }
+    owned = {
+        name: (set(names.columns), set(names.constraints), set(names.indexes))
+        for name, names in migrations.owned().items()
+    }
+    assert owned == made
+
+
+# migrate
+
+
+def test_migrate_up_twice_and_down_twice(empty_database: Database) -> None:
+    engine = empty_database.engine
+    for schema in (None, 'Odd: "name" %s'):
+        assert migrations.migrate(engine, schema=schema) == "0001"
+        made = objects(empty_database)
+        assert migrations.migrate(engine, schema=schema) == "0001"
+        assert objects(empty_database) == made
+        with engine.connect() as connection:
+            assert migrations.installed(connection, schema) == "0001"
+            migrations.check(connection, schema)
+        assert migrations.migrate(engine, to="base", schema=schema) is None
+        assert migrations.migrate(engine, to="base", schema=schema) is None
+        assert objects(empty_database) == []
+    # The schema itself is the application's.
+    assert empty_database.scalar("SELECT to_regnamespace('\"Odd\\: \"\"name\"\" %s\"')") is not None
+
+
+@pytest.mark.parametrize("isolation_level", ["AUTOCOMMIT", "SERIALIZABLE"])
+def test_migrate_on_an_engine_with_another_isolation_level(
+    empty_database: Database, isolation_level: str
+) -> None:
+    engine = create_engine(empty_database.url, isolation_level=isolation_level)  # type: ignore[arg-type]
+    with engine.connect() as connection:
+        assert migrations.migrate(engine) == "0001"
+        assert connection.default_isolation_level == "READ COMMITTED"
+    engine.dispose()
+
+
+def test_migrate_is_part_of_a_transaction_that_is_already_there(empty_database: Database) -> None:
+    with empty_database.engine.connect() as connection:
+        with connection.begin() as transaction:
+            assert migrations.migrate(connection) == "0001"
+            transaction.rollback()
+        assert objects(empty_database) == []
+        assert migrations.migrate(connection) == "0001"
+    assert "relation public.sqla_jobs" in objects(empty_database)
+
+
+def test_migrate_refuses_a_connection_that_cannot_hold_its_lock(empty_database: Database) -> None:
+    with empty_database.engine.connect() as connection:
+        connection.execution_options(isolation_level="AUTOCOMMIT")
+        with pytest.raises(SchemaError, match="needs a transaction"):
+            migrations.migrate(connection)
+
+
+def test_four_processes_migrate_at_once(empty_database: Database) -> None:
+    program = """
+        import os, sqlalchemy
+        from sqla_jobs import migrations
+        print(migrations.migrate(sqlalchemy.create_engine(os.environ["DATABASE_URL"])))
+    """
+    with empty_database.engine.begin() as connection:
+        # All four come as far as the lock before the first may go on.
+        connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('sqla_jobs.migrate', 0))")
+        processes = [start_python(program, database=empty_database) for _ in range(4)]
+        until_lock_waiters(empty_database, 4, processes)
+    assert [process.communicate(timeout=60) for process in processes] == [("0001\n", "")] * 4
+
+
+def test_a_reference_from_an_application_table_stops_the_downgrade(empty_database: Database) -> None:
+    migrations.migrate(empty_database.engine)
+    empty_database.execute("CREATE TABLE reports (job_id bigint REFERENCES sqla_jobs)")
+    made = dump(empty_database)
+    with pytest.raises(InternalError, match="constraint reports_job_id_fkey on table reports depends on"):
+        migrations.migrate(empty_database.engine, to="base")
+    assert dump(empty_database) == made
+
+
+# upgrade and downgrade, in an application's revision
+
+
+def test_a_revision_that_this_version_does_not_have(empty_database: Database) -> None:
+    with empty_database.engine.connect() as connection, revision_of(connection):
+        for direction in (migrations.upgrade, migrations.downgrade):
+            with pytest.raises(SchemaError, match=r"no sqla_jobs revision '0009'.* has base, 0001 and head"):
+                direction("0009")
+
+
+def test_calls_outside_a_revision_name_the_function_for_that() -> None:
+    with pytest.raises(SchemaError, match=r"no alembic command is running.*migrate\(engine\)"):
+        migrations.upgrade()
+    with pytest.raises(SchemaError, match=r"migrations\.downgrade\(\) is for the revisions"):
+        migrations.downgrade()
+
+
+def test_only_postgresql() -> None:
+    with create_engine("sqlite://").connect() as connection, revision_of(connection):
+        with pytest.raises(SchemaError, match="needs PostgreSQL, and this alembic command runs on sqlite"):
+            migrations.upgrade()
+
+
+def test_upgrade_and_downgrade_do_nothing_where_there_is_nothing_to_do(empty_database: Database) -> None:
+    with empty_database.engine.begin() as connection, revision_of(connection):
+        migrations.downgrade("base", since="0001")
+        assert migrations.installed(connection) is None
+        migrations.upgrade("0001")
+        # By its full name, and from where the application's revision believes to begin.
+        migrations.upgrade("sqla_jobs_0001", since="base")
+        migrations.downgrade("0001", since="0001")
+        assert migrations.installed(connection) == "0001"
+
+
+def test_offline_begins_where_since_says(empty_database: Database) -> None:
+    with empty_database.engine.connect() as connection:
+        with revision_of(connection, as_sql=True) as script:
+            migrations.upgrade("0001", since="0001")
+            assert script.getvalue() == ""
+            migrations.upgrade("0001", schema="jobs")
+            assert "CREATE SCHEMA IF NOT EXISTS jobs" in script.getvalue()
+            assert "CREATE TABLE jobs.sqla_jobs (" in script.getvalue()
+            with pytest.raises(SchemaError, match=r'say it, as in downgrade\(\'base\', since="0001"\)'):
+                migrations.downgrade()
+
+
+# check
+
+
+def damaged(sql: str) -> Callable[[Database], None]:
+    def damage(database: Database) -> None:
+        migrations.migrate(database.engine)
+        database.execute(sql)
+
+    return damage
+
+
+COMPLAINTS: dict[str, tuple[Callable[[Database], object], str]] = {
+    "no tables": (
+        lambda database: None,
+        "The sqla_jobs tables are not in the default schema. With Alembic run `alembic revision --autogenerate "
+        '-m "sqla_jobs" && alembic upgrade head`, without it `sqla-jobs migrate`',
+    ),
+    "tables without a marker": (
+        lambda database: models.Job.__table__.create(database.engine),
+        "The tables sqla_jobs are in the default schema, but not the function sqla_jobs_schema_version() that",
+    ),
+    "a table is lost": (
+        damaged("DROP TABLE sqla_jobs_queues"),
+        "says that the sqla_jobs tables in the default schema are at revision 0001, but sqla_jobs_queues cannot",
+    ),
+}
+
+
+@pytest.mark.parametrize(("make", "complaint"), COMPLAINTS.values(), ids=COMPLAINTS.keys())
+def test_check_says_what_is_wrong_and_what_to_do(
+    empty_database: Database, make: Callable[[Database], object], complaint: str
+) -> None:
+    make(empty_database)
+    with empty_database.engine.connect() as connection, pytest.raises(SchemaError) as refused:
+        migrations.check(connection)
+    assert complaint in str(refused.value)
+
+
+def test_tables_of_another_schema_do_not_count(empty_database: Database) -> None:
+    migrations.migrate(empty_database.engine)
+    with empty_database.engine.connect() as connection:
+        assert migrations.installed(connection, "jobs") is None
+        with pytest.raises(SchemaError, match=r'not in schema "jobs".*`sqla-jobs migrate --schema jobs`'):
+            migrations.check(connection, "jobs")
