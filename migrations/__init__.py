@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import threading
 from collections.abc import Iterator, Mapping
 from contextvars import ContextVar
@@ -27,7 +28,7 @@ from sqlalchemy.schema import CreateSchema
 from sqla_jobs.errors import SchemaError
 from sqla_jobs.models import companions, marker, marker_ddl
 
-__all__ = ["check", "downgrade", "head", "installed", "migrate", "upgrade"]
+__all__ = ["check", "downgrade", "head", "installed", "lock", "migrate", "upgrade"]
 
 logger = logging.getLogger(__name__)
 
@@ -138,6 +139,11 @@ def migrate(bind: Engine | Connection, *, to: str = "head", schema: str | None =
         return _migrate(bind, to, schema)
 
 
+def lock(connection: Connection) -> None:
+    """Wait for a migration that is under way, and let none begin until this transaction ends."""
+    connection.execute(_LOCK)
+
+
 # For the revisions
 
 
@@ -204,7 +210,8 @@ def owned() -> Mapping[str, Owned]:
 
 def tables(connection: Connection, schema: str | None = None) -> list[str]:
     """Which of the library's tables are in ``schema``, whoever made them."""
-    prefix = f"{connection.dialect.identifier_preparer.quote_schema(schema)}." if schema else ""
+    # By hand: the dialect's quoting doubles percent signs for a driver's sake.
+    prefix = '"{}".'.format(schema.replace('"', '""')) if schema else ""
     named = (cast(func.to_regclass(prefix + name), Text) for name in owned())
     found = connection.execute(select(*named)).one()
     return [name for name, there in zip(owned(), found, strict=True) if there is not None]
@@ -279,7 +286,7 @@ def _position(revision: str) -> int:
 
 def _found(connection: Connection, schema: str | None) -> int:
     """The position of what is in the database, read when no other migration is under way."""
-    connection.execute(_LOCK)
+    lock(connection)
     current = installed(connection, schema)
     if current is None:
         if found := tables(connection, schema):
@@ -349,7 +356,7 @@ def _absent(schema: str | None) -> str:
 
 
 def _how_to_upgrade(schema: str | None) -> str:
-    option = f" --schema {schema}" if schema else ""
+    option = f" --schema {shlex.quote(schema)}" if schema else ""
     return (
         'With Alembic run `alembic revision --autogenerate -m "sqla_jobs" && alembic upgrade head`, '
         f"without it `sqla-jobs migrate{option}`"

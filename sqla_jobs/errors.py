@@ -251,7 +251,7 @@ class Cancel(Exception):
     ...     if order is None:
     ...         raise Cancel("the order was deleted")
 
-    Args:
+    Parameters:
         reason: kept in the job's `attempts`.
 
     Raises:
@@ -274,7 +274,7 @@ class Snooze(Exception):
     ...     if not ready(report_id):
     ...         return Snooze(timedelta(minutes=5))
 
-    Args:
+    Parameters:
         delay: how long from now; zero is allowed, at most 100 years.
 
     Raises:

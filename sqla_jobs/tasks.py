@@ -195,12 +195,18 @@ class Task(Generic[P, R, JobT]):
             InvalidArguments: the call does not fit the task.
             ArgumentsNotStorable: a value cannot be kept as it is.
         """
+        return self._made(self.signature.encode(args, kwargs))
+
+    def job_of(self, arguments: Mapping[str, Any]) -> JobT:
+        """The same, of arguments that are all given by name, positional-only ones too."""
+        return self._made(self.signature.encode((), dict(arguments), by_name=True))
+
+    def _made(self, arguments: dict[str, Any]) -> JobT:
         if self.name.startswith("__main__."):
             raise TaskDefinitionError(
                 f"task {self.name!r} is defined in the program that was started, which a worker imports "
                 "by another name; give it one: @jobs.task(name='…')"
             )
-        arguments = self.signature.encode(args, kwargs)
         return self.model(task=self.name, arguments=arguments, **self.options.columns())
 
     def enqueue(self, session: Session | scoped_session[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobT:
@@ -228,7 +234,7 @@ class ByName(Generic[JobT]):
         """
         known = self.registry.tasks.get(task)
         if known is not None:
-            return known.using(**self.changes).job(**arguments)
+            return known.using(**self.changes).job_of(arguments)
         if not task.strip():
             raise InvalidOption(f"task name {task!r}; expected the name of a task, e.g. 'shop.jobs.send'")
         options = Options().changed(self.changes)

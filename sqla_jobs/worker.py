@@ -180,21 +180,28 @@ class Worker:
         Signals are handled only in the main thread; elsewhere this is ``start()`` and ``join()``.
         """
         before: dict[int, Any] = {}
+        signalled = False
 
         def restore() -> None:
             while before:
                 signal.signal(*before.popitem())
 
         def on_signal(number: int, _: FrameType | None) -> None:
+            nonlocal signalled
+            signalled = True
             restore()
             log.info("%s: letting the running jobs finish", signal.Signals(number).name)
-            self.stop()
+            if self._state != "new":
+                self.stop()
 
-        self.start()
         try:
+            # Before the start: whoever sees the worker's row, or its log line, may send a signal.
             if threading.current_thread() is threading.main_thread():
                 for number in (signal.SIGTERM, signal.SIGINT):
                     before[number] = signal.signal(number, on_signal)
+            self.start()
+            if signalled:
+                self.stop()
             self.join()
         finally:
             restore()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ from sqla_jobs import migrations
 from sqla_jobs.errors import SchemaError
 from sqla_jobs.models import marker_ddl
 from tests.support.alembic_app import AlembicApp, copy_app, dump, psql
+from tests.support.python import python
 from tests.support.server import Database, fresh_database
 from tests.support.waiting import until_lock_waiters
 
@@ -126,6 +126,12 @@ def test_without_the_import_the_package_registers_itself(app: AlembicApp) -> Non
     env.write_text("\n".join(line for line in lines if "import sqla_jobs.alembic" not in line))
     upgrade, _ = app.revise("shop0002")
     assert upgrade[0] == "sqla_jobs.migrations.upgrade('0001')"
+
+
+def test_it_does_so_where_it_is_imported_before_alembic(app: AlembicApp) -> None:
+    # So do programs that run Alembic's commands themselves, such as Flask-Migrate.
+    said = python("import sqla_jobs, sys; print('sqla_jobs.alembic' in sys.modules)", database=app.database)
+    assert said == "True\n"
 
 
 UNREGISTERED = """

@@ -36,16 +36,19 @@ def test_what_the_application_added_to_its_job_model(
     app = make_app(tmp_path, empty_database, SHOP_MODELS="own_job", **environment)
     before = app.objects()
     upgrade, downgrade = app.revise("shop0002")
-    assert calls(upgrade) == [
-        "sqla_jobs.migrations.upgrade",
-        "create_table",  # tenants, which the job table refers to
-        *["add_column"] * 4,
-        *["create_check_constraint"] * 2,
-        *calls(upgrade[8:11]),
-        "create_table_comment",
-        *["create_index"] * 2,
-        "create_table",  # reports, which refers to the job table
-    ]
+    assert (
+        calls(upgrade)
+        == [
+            "sqla_jobs.migrations.upgrade",
+            "create_table",  # tenants, which the job table refers to
+            *["add_column"] * 4,
+            *["create_check_constraint"] * 2,
+            *calls(upgrade[8:11]),
+            "create_table_comment",
+            *["create_index"] * 2,
+            "create_table",  # reports, which refers to the job table
+        ]
+    )
     assert sorted(calls(upgrade[8:11])) == ["create_foreign_key", *["create_unique_constraint"] * 2]
     assert calls(downgrade) == [
         "drop_table",

@@ -1,3 +1,4 @@
+# ruff: noqa: DTZ001, UP007, UP045 - naive datetimes and both spellings of unions are what is tested
 """A call of a task becomes JSON and comes back as it was, or is refused where it was made."""
 
 import collections
@@ -230,9 +231,14 @@ def test_what_cannot_be_called(function):
         of(function)
 
 
-def test_a_builtin_without_signature():
+def test_what_has_no_signature():
+    class Strange:
+        __signature__ = 3
+
+        def __call__(self, session): ...
+
     with pytest.raises(TaskDefinitionError, match="has no signature"):
-        of(dict.get if sys.version_info < (3, 11) else type("X", (), {"__signature__": 3})())
+        of(Strange())
 
 
 @pytest.mark.parametrize(
@@ -322,7 +328,9 @@ from pydantic import Field
 if typing.TYPE_CHECKING:
     from nowhere import Session, Result, Missing
 
-def task(session: Session, at: datetime.datetime, n: Annotated[int, Field(gt=0)], o: Optional[list[Later]] = None) -> Result: ...
+def task(
+    session: Session, at: datetime.datetime, n: Annotated[int, Field(gt=0)], o: Optional[list[Later]] = None
+) -> Result: ...
 def unresolved(session: Session, a: int, b: Missing, c: broken.Type = None) -> Result: ...
 class Methods:
     def __call__(self, session: Session, a: Later) -> Result: ...
@@ -526,7 +534,8 @@ def test_the_message_shows_annotations_and_defaults_shortly():
     ): ...
 
     assert str(of(task)).startswith(
-        "shop.f(a, b: tests.test_arguments.Order, c: Optional[Order] = None, *, d: tests.test_arguments.Color = "
+        "shop.f(a, b: tests.test_arguments.Order, c: Optional[Order] = None, *,"
+        " d: tests.test_arguments.Color = <Color.RED: 'red'>, e: str = 'xxx"
     )
     assert len(str(of(task))) < 400
     assert repr(of(task)).startswith("<Signature shop.f(a, b:")
@@ -850,10 +859,22 @@ TODAY = dt.datetime(2024, 5, 6, 7, 8)
             TODAY,
             ["come back as datetime"],
         ),
+        (
+            Annotated[float, PlainSerializer(lambda v: round(v, 1))],
+            1.25,
+            ["value = 1.25", "come back as 1.2"],
+        ),
+        (
+            Annotated[list[int], PlainSerializer(lambda v: v[:1])],
+            [1, 2],
+            ["value = [1, 2]", "come back as [1]"],
+        ),
+        (Annotated[set[int], PlainSerializer(lambda v: [])], {1}, ["value = {1}", "come back as set()"]),
+        (Annotated[dict[str, int], PlainSerializer(lambda v: {})], {"a": 1}, ["come back as {}"]),
         (Annotated[int, PlainSerializer(lambda v: "x")], 5, ["its JSON 'x' would not be taken back"]),
         (
             re.Pattern[str],
-            re.compile("a", re.I),
+            re.compile("a", re.IGNORECASE),
             ["re.compile('a', re.IGNORECASE)", "come back as re.compile('a')"],
         ),
         (Callable[[], int], len, ["cannot be written as JSON"]),
@@ -960,8 +981,8 @@ def test_what_only_the_annotation_knows_is_not_lost():
         [],
         {},
         [[[]]],
-    ]
-    + [{"": {"a b": [1, 1.0, True, None]}}],
+        {"": {"a b": [1, 1.0, True, None]}},
+    ],
     ids=kind_of,
 )
 def test_plain_json_comes_back(value):
@@ -1070,6 +1091,23 @@ def test_values_that_contain_themselves(annotation):
     (value.children if annotation is Tree else value).append(value)
     message = refused(annotation, value)
     assert "contains itself" in message or "Circular reference" in message or "cannot be written" in message
+
+
+class Link(TypedDict):
+    next: "NotRequired[Link]"
+
+
+def test_a_typed_value_that_contains_itself():
+    link: Any = {}
+    link["next"] = link
+    refused(Link, link, "value = {'next': ", "contains itself")
+
+
+def test_a_validation_that_has_no_end():
+    def check(value: int) -> int:
+        return check(value)
+
+    refused(Annotated[int, pydantic.AfterValidator(check)], 1, "contains itself, or is nested deeper")
 
 
 def test_values_deeper_than_python_can_go():
@@ -1223,7 +1261,7 @@ def typed_values(draw: st.DrawFn, depth: int = 2) -> tuple[Any, Any]:
     if shape == "dict":
         key, keys = draw(st.sampled_from(HASHABLE))
         annotation, value = draw(typed_values(depth=depth - 1))
-        return dict[key, annotation], {name: value for name in draw(st.sets(keys, max_size=3))}
+        return dict[key, annotation], dict.fromkeys(draw(st.sets(keys, max_size=3)), value)
     if shape == "scalar":
         annotation, values = draw(st.sampled_from(SCALARS))
         return annotation, draw(values)

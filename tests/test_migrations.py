@@ -10,7 +10,7 @@ import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine, make_url
+from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import InternalError
 from sqlalchemy.orm import DeclarativeBase
 
@@ -114,7 +114,7 @@ def test_migrate_up_twice_and_down_twice(empty_database: Database) -> None:
         assert migrations.migrate(engine, to="base", schema=schema) is None
         assert objects(empty_database) == []
     # The schema itself is the application's.
-    assert empty_database.scalar("SELECT to_regnamespace('\"Odd\\: \"\"name\"\" %s\"')") is not None
+    assert empty_database.scalar('SELECT to_regnamespace(\'"Odd\\: ""name"" %s"\')') is not None
 
 
 @pytest.mark.parametrize("isolation_level", ["AUTOCOMMIT", "SERIALIZABLE"])
@@ -122,10 +122,9 @@ def test_migrate_on_an_engine_with_another_isolation_level(
     empty_database: Database, isolation_level: str
 ) -> None:
     engine = create_engine(empty_database.url, isolation_level=isolation_level)  # type: ignore[arg-type]
-    with engine.connect() as connection:
-        assert migrations.migrate(engine) == "0001"
-        assert connection.default_isolation_level == "READ COMMITTED"
+    assert migrations.migrate(engine) == "0001"
     engine.dispose()
+    assert "relation public.sqla_jobs" in objects(empty_database)
 
 
 def test_migrate_is_part_of_a_transaction_that_is_already_there(empty_database: Database) -> None:
@@ -228,16 +227,15 @@ def damaged(sql: str) -> Callable[[Database], None]:
 COMPLAINTS: dict[str, tuple[Callable[[Database], object], str]] = {
     "no tables": (
         lambda database: None,
-        "The sqla_jobs tables are not in the default schema. With Alembic run `alembic revision --autogenerate "
-        '-m "sqla_jobs" && alembic upgrade head`, without it `sqla-jobs migrate`',
+        "The sqla_jobs tables are not in the default schema. With Alembic run `alembic revision --auto",
     ),
     "tables without a marker": (
         lambda database: models.Job.__table__.create(database.engine),
-        "The tables sqla_jobs are in the default schema, but not the function sqla_jobs_schema_version() that",
+        "The tables sqla_jobs are in the default schema, but not the function sqla_jobs_schema_version()",
     ),
     "a table is lost": (
         damaged("DROP TABLE sqla_jobs_queues"),
-        "says that the sqla_jobs tables in the default schema are at revision 0001, but sqla_jobs_queues cannot",
+        "says that the sqla_jobs tables in the default schema are at revision 0001, but sqla_jobs_queues",
     ),
 }
 

@@ -69,7 +69,7 @@ def path(steps: Sequence[Any]) -> str:
 def plain(value: Any, *, whole_floats: bool = False, depth: int = 0) -> JSON:
     """A copy of plain JSON, in the form in which JSONB gives it back.
 
-    Args:
+    Parameters:
         value: what is to be stored, or was.
         whole_floats: let floats from 1e16 up become the ints that JSONB makes of them, for values that
             are compared, or converted by their annotation, after they were read back.
@@ -188,7 +188,7 @@ def compare(before: Any, after: Any) -> None:
 
     Structures are compared by what they hold, whatever their own `__eq__` looks at.
 
-    Args:
+    Parameters:
         before: the value that is to be stored.
         after: what was made of its JSON.
 

@@ -33,7 +33,7 @@ class Codec(Protocol):
 class Parameter:
     """One parameter of a task.
 
-    Args:
+    Parameters:
         task: the task's name, for messages.
         shape: the parameter as `inspect` gives it.
         names: the globals in which the annotation was written.

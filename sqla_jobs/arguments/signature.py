@@ -53,7 +53,7 @@ class Signature:
         A name in an annotation that is not defined yet is looked up again at the first call. The
         annotations of the Session and of the result are never looked at.
 
-        Args:
+        Parameters:
             function: a function, coroutine function, method, partial or other callable object.
             task: the task's name, for messages.
 
@@ -89,7 +89,7 @@ class Signature:
 
         Nothing in it is shared with the values that were given.
 
-        Args:
+        Parameters:
             args: the arguments by position, without the Session.
             kwargs: the arguments by name.
             by_name: take positional-only parameters by name as well, for a caller that knows only names.
@@ -114,7 +114,7 @@ class Signature:
     def decode(self, stored: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call that stored JSON stands for; nothing in it is shared with what was stored.
 
-        Args:
+        Parameters:
             stored: the value of the row's `arguments`.
 
         Returns:
@@ -211,7 +211,7 @@ class Signature:
 def encode_untyped(task: str, kwargs: Mapping[str, Any]) -> dict[str, JSON]:
     """The JSON that stores a call, by name, of a task that is not registered here: plain JSON only.
 
-    Args:
+    Parameters:
         task: the task's name, for messages.
         kwargs: the arguments by name.
 

@@ -84,7 +84,9 @@ class AlembicApp:
     def body(self, revision: str, function: str) -> list[str]:
         """The statements of a function of a revision."""
         module = ast.parse(self.file(revision).read_text())
-        [found] = [node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == function]
+        [found] = [
+            node for node in module.body if isinstance(node, ast.FunctionDef) and node.name == function
+        ]
         docstring = 1 if ast.get_docstring(found) else 0
         return [ast.unparse(statement) for statement in found.body[docstring:]]
 

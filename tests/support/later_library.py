@@ -35,7 +35,7 @@ EDITS = {
 
 
 def later_library(folder: Path) -> Path:
-    """Copy the package into ``folder`` and let it be one revision ahead; returns the folder for PYTHONPATH."""
+    """Copy the package into ``folder``, one revision ahead; returns the folder, for PYTHONPATH."""
     package = folder / "sqla_jobs"
     shutil.copytree(Path(sqla_jobs.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REVISION, package / "migrations" / "versions")

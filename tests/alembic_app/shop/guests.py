@@ -20,7 +20,7 @@ def include_object(item: Any, name: str, kind: str, reflected: bool, compare_to:
 
 def process_revision_directives(context: Any, revision: Any, directives: list[Any]) -> None:
     """No file for an empty revision: the recipe from Alembic's cookbook."""
-    if context.config.cmd_opts and context.config.cmd_opts.autogenerate:
+    if getattr(context.config.cmd_opts, "autogenerate", False):
         [script] = directives
         if script.upgrade_ops.is_empty():
             directives[:] = []

