@@ -8,6 +8,7 @@ application added to its own job model (`JobMixin`) stays, as operations of its 
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from itertools import count
@@ -27,10 +28,14 @@ from sqlalchemy import (
     Table,
     UniqueConstraint,
 )
+from sqlalchemy.dialects import postgresql
 from sqlalchemy.exc import NoReferenceError
 
 from sqla_jobs import migrations
 from sqla_jobs.models import INFO, marker
+
+# Alembic's own name, so that env.py's usual logging shows it between Alembic's lines.
+log = logging.getLogger("alembic.autogenerate.sqla_jobs")
 
 _NESTED = "sqla_jobs_nested_comparison"
 _COMPLETE_TARGET = (
@@ -77,6 +82,21 @@ def _invoke(_: Operations, op: MigrateTablesOp) -> None:
     call(op.to, since=op.since, schema=op.schema)
 
 
+class AddCheckOp(ops.CreateCheckConstraintOp):
+    """A CHECK of the application's own on its job model; before 1.19 Alembic cannot write one down."""
+
+
+@renderers.dispatch_for(AddCheckOp)
+def _render_check(context: AutogenContext, op: AddCheckOp) -> str:
+    # Named parameters: with the driver's own, every percent sign would be doubled.
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
+    condition = op.to_constraint().sqltext.compile(dialect=dialect, compile_kwargs={"literal_binds": True})
+    schema = f", schema={str(op.schema)!r}" if op.schema else ""
+    call = context.opts["alembic_module_prefix"]
+    name, table = str(op.constraint_name), str(op.table_name)
+    return f"{call}create_check_constraint({call}f({name!r}), {table!r}, {str(condition)!r}{schema})"
+
+
 # LAST: after Alembic's own comparators and those of alembic_utils, whose findings it takes out.
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
 def _compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, _: Collection[str | None]) -> None:
@@ -88,6 +108,8 @@ def _compare(context: AutogenContext, upgrade_ops: ops.UpgradeOps, _: Collection
     pending = []
     for schema, own_tables in models.items():
         current = _installed(connection, schema)
+        if any(_is_in(op, migrations.owned(), context, _place(context, schema)) for op in upgrade_ops.ops):
+            log.info("Whatever is said of them above: the tables of sqla_jobs are left to its own revisions")
         if current is not None:
             _compare_unseen(context, upgrade_ops, schema, own_tables)
         _take_out(context, upgrade_ops, schema, own_tables)
@@ -168,7 +190,7 @@ def _compare_unseen(
     place = _place(context, schema)
 
     def ours(op: ops.MigrateOperation) -> bool:
-        return _table_of(op) in own_tables and _place(context, getattr(op, "schema", None)) == place
+        return _is_in(op, own_tables, context, place)
 
     assert context.connection is not None
     there = migrations.tables(context.connection, schema)
@@ -176,17 +198,22 @@ def _compare_unseen(
     if not unseen.intersection(there):
         return
 
-    application_filter = context.opts.get("include_name")
+    app_name, app_object = context.opts.get("include_name"), context.opts.get("include_object")
 
-    def only_ours(name: Any, kind: str, parents: Any) -> bool:
-        if kind == "schema":
-            return bool(name == place)
-        if kind == "table":
-            return name in own_tables
-        return application_filter is None or bool(application_filter(name, kind, parents))
+    def include_name(name: Any, kind: str, parents: Any) -> bool:
+        if kind in ("schema", "table"):
+            return bool(name == place) if kind == "schema" else name in own_tables
+        return app_name is None or bool(app_name(name, kind, parents))
 
-    options = {**context.opts, "include_schemas": True, "include_name": only_ours, _NESTED: True}
-    nested = MigrationContext.configure(connection=context.connection, opts=options)
+    def include_object(item: Any, name: Any, kind: str, reflected: bool, other: Any) -> bool:
+        if kind == "table" and not reflected and item is not own_tables.get(name):
+            return False
+        return app_object is None or bool(app_object(item, name, kind, reflected, other))
+
+    filters = {"include_schemas": True, "include_name": include_name, "include_object": include_object}
+    nested = MigrationContext.configure(
+        connection=context.connection, opts={**context.opts, **filters, _NESTED: True}
+    )
     found = produce_migrations(nested, cast("MetaData", context.metadata)).upgrade_ops
     assert found is not None
     upgrade_ops.ops[:] = [op for op in upgrade_ops.ops if not ours(op)]
@@ -206,12 +233,12 @@ def _take_out(
             # alembic_utils offers to drop every function that is not registered with it.
             if _place(context, getattr(entity, "schema", None)) != place:
                 kept.append(op)
-        elif (name := _table_of(op)) not in migrations.owned() or _place(context, op.schema) != place:  # type: ignore[attr-defined]
+        elif not _is_in(op, migrations.owned(), context, place):
             kept.append(op)
         elif isinstance(op, ops.CreateTableOp):
-            kept.extend(_additions(own_tables[name], schema))
-        elif isinstance(op, ops.ModifyTableOps) and name in own_tables:
-            op.ops = [one for one in op.ops if not _is_owned(one, migrations.owned()[name])]
+            kept.extend(_additions(own_tables[op.table_name], schema))
+        elif isinstance(op, ops.ModifyTableOps) and op.table_name in own_tables:
+            op.ops = [one for one in op.ops if not _is_owned(one, migrations.owned()[op.table_name])]
             if op.ops:
                 kept.append(op)
         elif not isinstance(op, (ops.DropTableOp, ops.ModifyTableOps)):
@@ -219,8 +246,10 @@ def _take_out(
     upgrade_ops.ops[:] = kept
 
 
-def _table_of(op: ops.MigrateOperation) -> str:
-    return str(getattr(op, "table_name", ""))
+def _is_in(
+    op: ops.MigrateOperation, tables: Collection[str], context: AutogenContext, place: str | None
+) -> bool:
+    return getattr(op, "table_name", "") in tables and _place(context, getattr(op, "schema", None)) == place
 
 
 def _is_owned(op: ops.MigrateOperation, names: migrations.Owned) -> bool:
@@ -238,6 +267,7 @@ def _is_owned(op: ops.MigrateOperation, names: migrations.Owned) -> bool:
 def _additions(table: Table, schema: str | None) -> Iterator[ops.MigrateOperation]:
     """What the application added to a table that the library's revision makes."""
     names = migrations.owned()[table.name]
+    checks: list[ops.MigrateOperation] = []
     added: list[ops.MigrateOperation] = [
         ops.AddColumnOp.from_column_and_tablename(schema, table.name, column)
         for column in table.columns
@@ -247,14 +277,17 @@ def _additions(table: Table, schema: str | None) -> Iterator[ops.MigrateOperatio
     for constraint in sorted(table.constraints, key=_by_name_and_columns):
         # A constraint of the column's type is made with the column.
         if isinstance(constraint, _ADDABLE) and not getattr(constraint, "_type_bound", False):
-            add = ops.AddConstraintOp.from_constraint(constraint)
+            check = isinstance(constraint, CheckConstraint)
+            add = (AddCheckOp if check else ops.AddConstraintOp).from_constraint(constraint)
             if not _is_owned(add, names):
                 _name(add, constraint, table, taken)
-                added.append(add)
+                (checks if check else added).append(add)
     if table.comment:
         added.append(ops.CreateTableCommentOp(table.name, table.comment, schema=schema))
     if added:
         yield ops.ModifyTableOps(table.name, added, schema=schema)
+    # Apart: with render_as_batch those above run at the end of their block.
+    yield from checks
 
 
 _ADDABLE = (CheckConstraint, ForeignKeyConstraint, UniqueConstraint)

@@ -10,6 +10,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import runner
+from sqla_jobs.errors import TaskDefinitionError, shown
 from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
 from sqla_jobs.models import companions as companions_of
 from sqla_jobs.models import create_all as create_tables
@@ -36,6 +37,9 @@ class Jobs(Registry[JobT]):
     Parameters:
         model: the job model; your own ``class MyJob(JobMixin, Base)`` or the library's ``Job``.
         sessionmaker: makes the Sessions of workers that are given none of their own.
+
+    Raises:
+        InvalidOption: the model is no mapped class with `JobMixin`.
     """
 
     @overload
@@ -81,6 +85,11 @@ class Jobs(Registry[JobT]):
             TaskAlreadyRegistered: the name is taken.
             InvalidOption, InvalidQueueName: an option is out of its range.
         """
+        if function is not None and not callable(function):
+            raise TaskDefinitionError(
+                f"@jobs.task({shown(function)}); expected a function, or options by name: "
+                "@jobs.task(name='…', queue='…')"
+            )
         options = Options().changed({"queue": queue, "priority": priority})
 
         def register(function: Callable[..., Any]) -> Any:
@@ -111,7 +120,7 @@ class Jobs(Registry[JobT]):
             "run_at": run_at,
             "max_attempts": max_attempts,
         }
-        Options().changed(changes)
+        Options().changed(changes)  # a mistake is refused here rather than at the enqueue
         return ByName(self, {name: value for name, value in changes.items() if value is not UNSET})
 
     def job(self, task: str, /, **arguments: Any) -> JobT:

@@ -58,11 +58,33 @@ class Standing:
     claim: int
     worker_id: int | None
     cancel_requested: bool
+    run_at: dt.datetime
+
+    def holds(self, job: Claimed) -> bool:
+        """Whether the claim holds: what the fence of `finish` asks."""
+        mine = (JobState.RUNNING, job.claim, job.worker_id)
+        return (self.state, self.claim, self.worker_id) == mine
+
+    def shows(self, job: Claimed, outcome: Outcome) -> bool:
+        """Whether this is what a `finish` of that outcome has left, if one was sent."""
+        if self.claim != job.claim:
+            return False
+        # Due again, it may have been promoted since; a cancel that was requested wins over a retry.
+        follows = () if outcome.state.is_final else (JobState.QUEUED, JobState.CANCELLED)
+        return self.state in (outcome.state, *follows)
+
+
+def target(model: Model) -> dict[str, Any]:
+    """Bind arguments that lead to the job table, for a Session of several engines (binds, get_bind).
+
+    As for an UPDATE, also where the queue only reads: a Session that sends reads to a replica must send
+    the claim's SELECT … FOR UPDATE where it sends its writes.
+    """
+    return {"mapper": model, "clause": statements.finish(model, "running")}
 
 
 def _execute(session: Session, model: Model, statement: Any, /, **parameters: Any) -> Any:
-    # bind_arguments: with several engines (binds, a custom get_bind) the job's own one is meant.
-    return session.execute(statement, parameters, bind_arguments={"mapper": model})
+    return session.execute(statement, parameters, bind_arguments=target(model))
 
 
 def _selection(queues: Sequence[str] | None) -> dict[str, Any]:
@@ -113,16 +135,21 @@ def take(
     model: Model,
     queues: Sequence[str] | None = None,
     *,
+    held: Sequence[int] = (),
     now: dt.datetime | None = None,
 ) -> Claimed | None:
     """``work_once``: lock the next job in the caller's transaction; it stays ``queued``.
 
     When nothing is queued, the one due job that would be next is promoted and locked.
+
+    Parameters:
+        held: jobs that this transaction has taken already and not yet finished.
     """
     chosen = _selection(queues)
     any_queue = not chosen
+    ready = statements.take(model, any_queue)
     row = (
-        _execute(session, model, statements.take(model, any_queue), limit=1, now=now, **chosen).first()
+        _execute(session, model, ready, limit=1, held=list(held), now=now, **chosen).first()
         or _execute(session, model, statements.take_due(model, any_queue), now=now, **chosen).first()
     )
     return None if row is None else Claimed(*row)
@@ -164,9 +191,9 @@ def finish(
 
 
 def standing(session: Session, model: Model, job_id: int) -> Standing | None:
-    """What the row says of its claim now; None: the row is gone."""
+    """What the row says of its claim, after whoever writes it now; None: the row is gone."""
     row = _execute(session, model, statements.standing(model), p_id=job_id).first()
-    return None if row is None else Standing(JobState(row.state), row.claim, row.worker_id, row.cancel)
+    return None if row is None else Standing(JobState(row[0]), *row[1:])
 
 
 # -- promote -------------------------------------------------------------------------------------
@@ -190,6 +217,20 @@ def remaining(
     chosen = _selection(queues)
     statement = statements.remaining(model, any_queue=not chosen)
     return int(_execute(session, model, statement, now=now, **chosen).scalar_one())
+
+
+def has_work(
+    session: Session,
+    model: Model,
+    worker_id: int,
+    queues: Sequence[str] | None = None,
+    *,
+    now: dt.datetime | None = None,
+) -> bool:
+    """Whether a job is queued or due, locked or not, or runs under this worker."""
+    chosen = _selection(queues)
+    statement = statements.has_work(model, any_queue=not chosen)
+    return bool(_execute(session, model, statement, p_worker_id=worker_id, now=now, **chosen).scalar_one())
 
 
 # -- workers -------------------------------------------------------------------------------------
@@ -235,7 +276,9 @@ def heartbeat(
 
 
 def goodbye(session: Session, model: Model, worker_id: int) -> None:
-    """This worker ends; what still runs under it is rescued."""
+    """This worker ends and runs nothing any more: what still stands under it is given back."""
+    for row in _execute(session, model, statements.running_under(model), p_worker_id=worker_id).all():
+        finish(session, model, Claimed(*row), given_back("its worker stopped"))
     _execute(session, model, statements.goodbye(model), p_id=worker_id)
 
 
@@ -273,7 +316,8 @@ def rescue(
     for job in orphans:
         if job.worker_id in alive:
             continue
-        outcome = died(_death(job, buried.get(job.worker_id)), policy_at(policy_for(job.task), job))
+        delay_for = policy_at(policy_for(job.task), job.attempt, job.max_attempts)
+        outcome = died(_death(job, buried.get(job.worker_id)), delay_for)
         written = finish(session, model, job, outcome, now=now)
         if written is not None:
             rescued.append(Rescued(job, outcome, written.state))
@@ -292,9 +336,11 @@ def _death(job: Claimed, worker: Any) -> WorkerDied:
     )
 
 
-def policy_at(policy: RetryPolicy, job: Claimed) -> Callable[[BaseException], dt.timedelta | None]:
-    """A retry policy at this attempt of this job: error -> delay, or None to give up."""
-    return lambda error: policy.delay(job.attempt, error, max_attempts=job.max_attempts)
+def policy_at(
+    policy: RetryPolicy, attempt: int, max_attempts: int | None
+) -> Callable[[BaseException], dt.timedelta | None]:
+    """A retry policy at one attempt of a job: error -> delay, or None to give up."""
+    return lambda error: policy.delay(attempt, error, max_attempts=max_attempts)
 
 
 def give_back_strays(

@@ -100,17 +100,18 @@ def describe(error: BaseException) -> dict[str, Any]:
     Frames of this package above the task's own are left out: they are the same for every job.
     """
     kind = type(error)
+    name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
     try:
         message = str(error)
-    except Exception as unprintable:
+    except BaseException as unprintable:
         message = f"<its message cannot be shown: {type(unprintable).__name__}>"
     try:
         lines = traceback.format_exception(kind, error, _below_this_package(error.__traceback__))
         trace = "".join(lines)
-    except Exception as unprintable:
+    except BaseException as unprintable:
         trace = f"<its traceback cannot be shown: {type(unprintable).__name__}>"
     return {
-        "error": storable(f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")),
+        "error": storable(_head(name, MESSAGE_LIMIT)),
         "message": storable(_head(message, MESSAGE_LIMIT)),
         "traceback": storable(_tail(trace, TRACEBACK_LIMIT)),
     }

@@ -9,6 +9,9 @@ from dataclasses import dataclass
 
 from sqla_jobs.errors import InvalidOption, WorkerDied
 
+_LONGEST = dt.timedelta(days=36_525)
+"""A hundred years; far beyond, a row could not hold the time."""
+
 
 @dataclass(frozen=True)
 class RetryPolicy:
@@ -28,7 +31,7 @@ class RetryPolicy:
     worker died is retried as long as attempts are left.
 
     Raises:
-        InvalidOption: ``max_attempts`` below 1, or a negative ``base`` or ``cap``.
+        InvalidOption: an option is out of its range.
     """
 
     max_attempts: int = 16
@@ -42,11 +45,11 @@ class RetryPolicy:
             raise InvalidOption(f"max_attempts is {self.max_attempts!r}; expected a whole number from 1 up")
         for name in ("base", "cap"):
             value = getattr(self, name)
-            if not isinstance(value, dt.timedelta) or value < dt.timedelta(0):
-                raise InvalidOption(f"{name} is {value!r}; expected a timedelta that is not negative")
+            if not isinstance(value, dt.timedelta) or not dt.timedelta(0) <= value <= _LONGEST:
+                raise InvalidOption(f"{name} is {value!r}; expected a timedelta of zero to {_LONGEST.days} days")
         for name in ("retry_on", "give_up_on"):
             value = getattr(self, name)
-            classes = (value,) if isinstance(value, type) else tuple(value)
+            classes = tuple(value) if isinstance(value, (tuple, list, set, frozenset)) else (value,)
             if not all(isinstance(item, type) and issubclass(item, BaseException) for item in classes):
                 raise InvalidOption(f"{name} is {value!r}; expected exception classes")
             object.__setattr__(self, name, classes)

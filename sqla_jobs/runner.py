@@ -6,7 +6,7 @@ import datetime as dt
 import inspect
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeGuard, TypeVar
@@ -18,9 +18,10 @@ from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, ClaimLost, ConfigurationError, JobEscaped, Snooze
-from sqla_jobs.lifecycle import Claimed, Written
+from sqla_jobs.lifecycle import Claimed, Standing, Written, policy_at
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
+from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.scope import JobScope, Ran, refuse_autocommit
 from sqla_jobs.tasks import Registry, RunningJob, Sessions, as_current, running
 
@@ -66,39 +67,56 @@ def work_once(
     Nothing is committed: the caller's commit makes it all true, its rollback makes it unhappen.
 
     Raises:
-        JobEscaped: the job ended the caller's transaction, and its lock with it; nothing is recorded.
-        DBAPIError: a serialization failure or deadlock; nothing is recorded, the caller rolls back.
+        JobEscaped: the job ended the caller's transaction, or changed its own row.
+        DBAPIError: a serialization failure or deadlock.
         InvalidRequestError: the Session is in AUTOCOMMIT.
+
+        Once it has claimed a job, whatever it raises, nothing is recorded and the caller's transaction
+        has been rolled back: half a job may have been in it.
     """
     own: Session = session() if isinstance(session, scoped_session) else session
     model = registry.model
-    refuse_autocommit(own.connection(bind_arguments={"mapper": model}))
-    job = lifecycle.take(own, model, queues, now=now)
+    refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
+    job = lifecycle.take(own, model, queues, held=_taken.get(), now=now)
     if job is None:
         return None
     policy = registry.policy_for(job.task)
     view = running(job, policy, attempt=job.attempt + 1)
-    ran = _run(registry, view, JobScope(own, model, owned=False), own)
-    if isinstance(ran.error, KeyboardInterrupt) or _is_conflict(ran.error):
-        raise ran.error
-    outcome = decide(ran.returned, ran.error, _policy_at(policy, view))
-    written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
-    if written is None:
-        raise ClaimLost(job.id, f"job {job.id} ({job.task}) is not locked by this transaction any more")
-    if own.expire_on_commit:
-        own.expire_all()  # the next job shall not see what this one has loaded
+    scope = JobScope(own, model, owned=False)
+    token = _taken.set((*_taken.get(), job.id))
+    try:
+        ran = _run(registry, view, scope, own)
+        if isinstance(ran.error, KeyboardInterrupt) or _is_conflict(ran.error):
+            raise ran.error
+        outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
+        written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
+        if written is None:
+            raise JobEscaped(_CHANGED)
+    except BaseException:
+        scope.abandon()
+        raise
+    finally:
+        _taken.reset(token)
     return _finished(view, outcome, written)
+
+
+_taken: ContextVar[tuple[int, ...]] = ContextVar("sqla_jobs_taken", default=())
+"""The jobs that `work_once` runs in this context: their rows are `queued`, and a lock of the same
+transaction does not hide them from a job that calls `work_once` itself."""
+
+_CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
 
 
 def _run(registry: Registry[Any], job: RunningJob, scope: JobScope, session: Session) -> Ran:
     """Run the task in its scope; what keeps it from being called is an error of the job."""
-    try:
+
+    def body() -> Any:
         task = registry.find(job.task)
         args, kwargs = task.signature.decode(job.arguments)
-    except Exception as error:
-        return Ran(error=error)
+        return _call(task.function, session, *args, **kwargs)
+
     with as_current(job):
-        return scope.run(lambda: _call(task.function, session, *args, **kwargs))
+        return scope.run(body)
 
 
 def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
@@ -109,10 +127,6 @@ def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     return returned
 
 
-def _policy_at(policy: Any, job: RunningJob) -> Callable[[BaseException], dt.timedelta | None]:
-    return lambda error: policy.delay(job.attempt, error, max_attempts=job.max_attempts)
-
-
 def _finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
     due = written.run_at if written.state is JobState.SCHEDULED else None
     return Finished(job, written.state, outcome.error, due)
@@ -121,20 +135,23 @@ def _finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
 # -- a worker's ordinary lane ----------------------------------------------------------------------
 
 
-class _Next(Enum):
+class _Rerun(Enum):
     AGAIN = "run the job again, its claim still holds"
-    LOST = "somebody else has the job"
 
 
 @dataclass(frozen=True)
 class _Refused:
-    """A run whose transaction did not come to its end."""
+    """A run whose transaction did not come to its end, and is gone with all that it wrote."""
 
+    error: BaseException
     ran: Ran
     outcome: Outcome | None
     """What its commit would have recorded; None: it did not come that far."""
-    error: BaseException
     touched: bool
+
+    @property
+    def held_only_the_finish(self) -> bool:
+        return self.outcome is not None and (self.ran.error is not None or not self.touched)
 
 
 class Runner:
@@ -155,10 +172,7 @@ class Runner:
         self._model: type[JobMixin] = registry.model
         self._sessions = sessions
         self._persist = persist
-        engine = _engine_of(sessions, self._model)
-        # Whatever the engine's default: at a higher level a claim meets a changed row with an error
-        # instead of passing it over.
-        self.engine = engine.execution_options(isolation_level="READ COMMITTED")
+        self.engine = _engine_of(sessions, self._model)
 
     def claim(self, worker_id: int, queues: Sequence[str] | None) -> Claimed | None:
         """Claim the next job, committed; None: there is none."""
@@ -166,106 +180,158 @@ class Runner:
         return claimed[0] if claimed else None
 
     def transact(self, verb: Callable[[Session], T]) -> T:
-        """One short transaction of the queue's own: a plain Session, READ COMMITTED, committed."""
+        """One short transaction of the queue's own: a plain Session, READ COMMITTED, committed.
+
+        At a higher level a claim would meet a changed row with an error instead of passing it over. It is
+        said on each connection: on an engine that has the option already, another would be ignored.
+        """
         with Session(self.engine) as session, session.begin():
+            session.connection(execution_options={"isolation_level": "READ COMMITTED"})
             return verb(session)
 
     def perform(self, job: Claimed) -> Finished | None:
         """Run a claimed job to its recorded outcome; None: the claim was taken over meanwhile."""
-        view = running(job, self._registry.policy_for(job.task))
-        for rerun in range(RERUNS + 1):
-            # In a context of its own: what a job sets in a contextvar does not leak into the next.
-            result = copy_context().run(self._attempt, job, view, rerun < RERUNS)
-            if isinstance(result, Finished):
-                return result
-            if result is _Next.LOST:
-                break
-        log.warning("job %s (%s) lost: its claim was taken over", job.id, job.task, extra=facts(view))
-        return None
-
-    def _attempt(self, job: Claimed, view: RunningJob, may_rerun: bool) -> Finished | _Next:
-        result: Finished | _Next | _Refused | None = None
+        policy = self._registry.policy_for(job.task)
+        view = running(job, policy)
         try:
-            with self._sessions() as session:
-                result = self._in_session(session, job, view)
-        except Exception as error:  # the application's own: its sessionmaker, or the Session's end
-            log.exception("job %s (%s): its Session failed", job.id, job.task, extra=facts(view))
-            result = result or _Refused(Ran(error=error), None, error, touched=False)
-        if isinstance(result, _Refused):
-            return self._after_refusal(job, view, result, may_rerun)
+            result = self._run_until_recorded(job, view, policy)
+        except Exception as error:
+            if is_transient(error):
+                raise
+            # A policy that raises, or an outcome that the table refuses: given back, it would run for ever.
+            log.exception("job %s (%s): its outcome cannot be recorded", job.id, job.task, extra=facts(view))
+            result = self._record(job, view, decide(None, error, _delay_for(RetryPolicy(), view)))
+        if result is None:
+            log.warning("job %s (%s) lost: its claim was taken over", job.id, job.task, extra=facts(view))
         return result
 
-    def _in_session(self, session: Session, job: Claimed, view: RunningJob) -> Finished | _Next | _Refused:
+    def _run_until_recorded(self, job: Claimed, view: RunningJob, policy: RetryPolicy) -> Finished | None:
+        """The ordinary lane: run, finish, commit; again after a conflict, of which nobody is to blame."""
+        for rerun in range(RERUNS + 1):
+            # In a context of its own: what a job sets in a contextvar does not leak into the next.
+            ended = copy_context().run(self._attempt, job, view, policy)
+            if not isinstance(ended, _Refused):
+                return ended
+            result = self._after_refusal(job, view, policy, ended, may_rerun=rerun < RERUNS)
+            if not isinstance(result, _Rerun):
+                return result
+        raise AssertionError("the last run may not ask for another")
+
+    def _attempt(self, job: Claimed, view: RunningJob, policy: RetryPolicy) -> Finished | _Refused | None:
+        result: Finished | _Refused | None = None
+        ended = False
+        try:
+            with self._sessions() as session:
+                result = self._in_session(session, job, view, policy)
+                ended = True
+        except BaseException as error:  # the application's own: its sessionmaker, or the Session's end
+            log.exception("job %s (%s): its Session failed", job.id, job.task, extra=facts(view))
+            return result if ended else _Refused(error, Ran(error=error), None, touched=False)
+        return result
+
+    def _in_session(
+        self, session: Session, job: Claimed, view: RunningJob, policy: RetryPolicy
+    ) -> Finished | _Refused | None:
         scope = JobScope(session, self._model, owned=True)
+        ran, outcome = Ran(), None
         try:
             ran = _run(self._registry, view, scope, session)
-        except JobEscaped as escape:
-            session.invalidate()
-            return _Refused(Ran(error=escape), None, _behind(escape), touched=True)
-        if _is_conflict(ran.error):
-            session.rollback()
-            return _Refused(ran, None, ran.error, touched=True)
-        outcome = decide(ran.returned, ran.error, self._delay_for(view))
-        try:
+            if _is_conflict(ran.error):
+                raise ran.error
+            outcome = decide(ran.returned, ran.error, _delay_for(policy, view))
             written = lifecycle.finish(session, self._model, job, outcome)
             if written is not None:
                 scope.commit()
                 return _finished(view, outcome, written)
         except Exception as error:
-            session.invalidate() if _is_lost(error) else session.rollback()
-            return _Refused(ran, outcome, error, touched=scope.touched)
-        session.rollback()
-        return _Next.LOST
+            if isinstance(error, JobEscaped):
+                scope.abandon()
+            else:
+                _discard(session, error)
+            return _Refused(_behind(error), ran, outcome, scope.touched)
+        _discard(session)
+        return _Refused(ClaimLost(job.id), ran, outcome, scope.touched)
 
     def _after_refusal(
-        self, job: Claimed, view: RunningJob, refused: _Refused, may_rerun: bool
-    ) -> Finished | _Next:
+        self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: _Refused, *, may_rerun: bool
+    ) -> Finished | _Rerun | None:
         """The transaction of this run is gone, and its writes with it: what now?
 
         A commit whose connection was lost may stand, and after a serialization failure somebody else
         may have the claim: the row is read before anything is done.
         """
         error, outcome = refused.error, refused.outcome
+        if isinstance(error, ClaimLost):
+            row = self._persist(lambda: self._standing(job))
+            if row is None or not row.holds(job):
+                return None
+            error = JobEscaped(_CHANGED)  # nobody else has
         if _is_conflict(error) or (outcome is not None and _is_lost(error)):
-            row = self._persist(lambda: self.transact(lambda s: lifecycle.standing(s, self._model, job.id)))
-            if row is None or row.claim != job.claim:
-                return _Next.LOST
-            if row.state is not JobState.RUNNING:
-                if outcome is None or row.state not in (outcome.state, JobState.CANCELLED):
-                    return _Next.LOST
+            row = self._persist(lambda: self._standing(job))
+            if row is None or not row.holds(job):
+                if row is None or outcome is None or not (_is_lost(error) and row.shows(job, outcome)):
+                    return None
                 log.info("job %s (%s): the commit stands, though its connection was lost", job.id, job.task)
-                return Finished(view, row.state, outcome.error)
+                return _finished(view, outcome, _shown(row, outcome))
             if row.cancel_requested:
-                return self._record(job, view, decide(Cancel("cancelled while it ran"), None, lambda _: None))
-            if outcome is not None and (refused.ran.error is not None or not refused.touched):
-                return self._record(job, view, outcome)  # the transaction held nothing but the finish
+                return self._record(job, view, decide(Cancel("cancelled while it ran"), None, _give_up))
+            if outcome is not None and refused.held_only_the_finish:
+                return self._record(job, view, outcome)
             if may_rerun:
-                return _Next.AGAIN
-        return self._record(job, view, decide(None, error, self._delay_for(view)))
+                return _Rerun.AGAIN
+        return self._record(job, view, decide(None, error, _delay_for(policy, view)))
 
-    def _delay_for(self, view: RunningJob) -> Callable[[BaseException], dt.timedelta | None]:
-        return _policy_at(self._registry.policy_for(view.task), view)
-
-    def _record(self, job: Claimed, view: RunningJob, outcome: Outcome) -> Finished | _Next:
+    def _record(self, job: Claimed, view: RunningJob, outcome: Outcome) -> Finished | None:
         """Write an outcome in a transaction that holds nothing else, for as long as it takes."""
+        unsure = False
 
         def write() -> Written | None:
-            written = self.transact(lambda s: lifecycle.finish(s, self._model, job, outcome))
-            if written is not None:
-                return written
-            # A lost answer to the write before this one: the row says what we meant to say.
-            row = self.transact(lambda s: lifecycle.standing(s, self._model, job.id))
-            ours = row is not None and row.claim == job.claim and row.state is outcome.state
-            return Written(outcome.state, job.run_at) if ours else None
+            nonlocal unsure
+            if unsure:  # the answer to the write before this one may have been lost
+                row = self._standing(job)
+                if row is not None and not row.holds(job) and row.shows(job, outcome):
+                    return _shown(row, outcome)
+            unsure = True
+            return self.transact(lambda s: lifecycle.finish(s, self._model, job, outcome))
 
         written = self._persist(write)
-        return _Next.LOST if written is None else _finished(view, outcome, written)
+        return None if written is None else _finished(view, outcome, written)
+
+    def _standing(self, job: Claimed) -> Standing | None:
+        return self.transact(lambda s: lifecycle.standing(s, self._model, job.id))
+
+
+def _shown(row: Standing, outcome: Outcome) -> Written:
+    cancelled = row.state is JobState.CANCELLED
+    return Written(row.state if cancelled else outcome.state, row.run_at)
+
+
+def _delay_for(policy: RetryPolicy, job: RunningJob) -> Callable[[BaseException], dt.timedelta | None]:
+    return policy_at(policy, job.attempt, job.max_attempts)
+
+
+def _give_up(_: BaseException) -> None:
+    return None
+
+
+def _discard(session: Session, error: BaseException | None = None) -> None:
+    """Leave nothing of the transaction, in whatever state its connection is."""
+    try:
+        if error is not None and _is_lost(error):
+            session.invalidate()
+        else:
+            session.rollback()
+    except Exception:
+        log.exception("a transaction that had failed could not be rolled back in order")
+        session.invalidate()
 
 
 def _engine_of(sessions: Sessions, model: type[JobMixin]) -> Engine:
     with sessions() as session:
-        bind = session.get_bind(mapper=model)
+        bind = session.get_bind(**lifecycle.target(model))
     if isinstance(bind, Engine):
+        with bind.connect() as connection:
+            refuse_autocommit(connection)
         return bind
     raise ConfigurationError(
         f"the Session is bound to {bind!r}; a worker's threads each need a connection of their own: "
@@ -285,8 +351,8 @@ def _is_lost(error: BaseException) -> bool:
     """Whether the connection is gone, so that nobody knows whether the last statement took effect."""
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return True
-    # 57P0x: the server ends the connection, though the driver may still think that it is there.
-    return (_sqlstate(error) or "").startswith(("57P", "08"))
+    # The server has ended the session, though the driver may still think that it is there.
+    return (_sqlstate(error) or "").startswith(("57P", "08", "25P03", "25P04"))
 
 
 def is_transient(error: BaseException) -> bool:
@@ -296,13 +362,13 @@ def is_transient(error: BaseException) -> bool:
     return isinstance(error, OperationalError) or _is_lost(error) or _is_conflict(error)
 
 
-def _behind(escape: JobEscaped) -> BaseException:
+def _behind(error: BaseException) -> BaseException:
     """What to record of a job whose transaction is gone: if its connection was lost, its own error."""
-    cause = escape.__cause__
-    for seen in (cause, escape.__context__):
-        if isinstance(seen, DBAPIError) and _is_lost(seen):
-            return cause or seen
-    return escape
+    if isinstance(error, JobEscaped):
+        for seen in (error.__cause__, error.__context__):
+            if isinstance(seen, DBAPIError) and _is_lost(seen):
+                return error.__cause__ or seen
+    return error
 
 
 def facts(job: RunningJob) -> dict[str, Any]:

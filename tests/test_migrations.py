@@ -11,7 +11,8 @@ from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
-from sqlalchemy.exc import InternalError
+from sqlalchemy.engine.interfaces import IsolationLevel
+from sqlalchemy.exc import InternalError, ProgrammingError
 from sqlalchemy.orm import DeclarativeBase
 
 import sqla_jobs
@@ -118,13 +119,18 @@ def test_migrate_up_twice_and_down_twice(empty_database: Database) -> None:
 
 
 @pytest.mark.parametrize("isolation_level", ["AUTOCOMMIT", "SERIALIZABLE"])
-def test_migrate_on_an_engine_with_another_isolation_level(
-    empty_database: Database, isolation_level: str
+def test_migrate_is_one_transaction_whatever_the_engine_says(
+    empty_database: Database, isolation_level: IsolationLevel
 ) -> None:
-    engine = create_engine(empty_database.url, isolation_level=isolation_level)  # type: ignore[arg-type]
+    engine = create_engine(empty_database.url, isolation_level=isolation_level)
+    empty_database.execute("CREATE TABLE uq_sqla_jobs_schedules_name ()")
+    obstacle = objects(empty_database)
+    with pytest.raises(ProgrammingError, match="already exists"):
+        migrations.migrate(engine)
+    assert objects(empty_database) == obstacle
+    empty_database.execute("DROP TABLE uq_sqla_jobs_schedules_name")
     assert migrations.migrate(engine) == "0001"
     engine.dispose()
-    assert "relation public.sqla_jobs" in objects(empty_database)
 
 
 def test_migrate_is_part_of_a_transaction_that_is_already_there(empty_database: Database) -> None:
@@ -185,9 +191,11 @@ def test_calls_outside_a_revision_name_the_function_for_that() -> None:
 
 
 def test_only_postgresql() -> None:
-    with create_engine("sqlite://").connect() as connection, revision_of(connection):
+    engine = create_engine("sqlite://")
+    with engine.connect() as connection, revision_of(connection):
         with pytest.raises(SchemaError, match="needs PostgreSQL, and this alembic command runs on sqlite"):
             migrations.upgrade()
+    engine.dispose()
 
 
 def test_upgrade_and_downgrade_do_nothing_where_there_is_nothing_to_do(empty_database: Database) -> None:

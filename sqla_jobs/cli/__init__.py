@@ -161,8 +161,8 @@ def worker(
 def migrate(schema: str | None, to: str, database_url: str | None, yes: bool) -> None:
     """Bring the queue's tables to a revision.
 
-    For applications without Alembic; any number may run at once. With Alembic, `alembic revision --autogenerate` writes a revision of
-    your own that does the same.
+    For applications without Alembic; any number may run at once. With Alembic, `alembic revision
+    --autogenerate` writes a revision of your own that does the same.
     """
     tables.migrate(database_url, schema=schema, to=to, confirmed=yes)
 

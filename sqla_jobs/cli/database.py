@@ -21,6 +21,8 @@ log = logging.getLogger("sqla_jobs")
 
 OPTION: Final = "--database-url"
 VARIABLES: Final = ("SQLA_JOBS_DATABASE_URL", "DATABASE_URL")
+WORKERS_OWN: Final = 2
+"""Connections of a worker beyond one for each thread: heartbeats and ticks."""
 _EXPECTED: Final = "expected postgresql://user:password@host:port/database"
 
 
@@ -129,8 +131,8 @@ def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Se
 
 
 def _worker_engine(chosen: Chosen, threads: int) -> Engine:
-    # One for each thread and one for the worker; as many again for what tasks open on their own.
-    return engine(chosen, pool_size=threads + 1, max_overflow=threads + 1)
+    # As many again for the Sessions that tasks open on their own.
+    return engine(chosen, pool_size=threads + WORKERS_OWN, max_overflow=threads + WORKERS_OWN)
 
 
 def _bind(own: Sessions, model: type[JobMixin]) -> Engine | Connection | None:
@@ -170,10 +172,11 @@ def _check_pool(engine: Engine, threads: int) -> None:
     if not isinstance(engine.pool, QueuePool):
         return
     most = engine.pool.size() + engine.pool._max_overflow
-    if engine.pool._max_overflow >= 0 and most < threads + 1:
+    need = threads + WORKERS_OWN
+    if engine.pool._max_overflow >= 0 and most < need:
         log.warning(
-            "the application's engine has at most %s connections; %s threads and the worker need %s: "
-            "create_engine(…, pool_size=%s)", most, threads, threads + 1, threads + 1,
+            "the application's engine has at most %s connections, and %s thread(s) and the worker need %s: "
+            "create_engine(…, pool_size=%s)", most, threads, need, need,
             extra={"connections": most, "threads": threads},
         )  # fmt: skip
 

@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import sqla_jobs
+from sqla_jobs.cli import database
 from sqla_jobs.errors import ConfigurationError
 
 _SHOP = Path("docs/examples/shop")
@@ -33,7 +34,9 @@ def run(csv: Path | None, database_url: str | None) -> None:
         )
     arguments = [str(shop / "demo.py")]
     arguments += ["--csv", str(csv)] if csv else []
-    arguments += ["--database-url", database_url] if database_url else []
+    # Only by the option: a DATABASE_URL in the environment is not there for a demo to fill.
+    if database_url is not None and (chosen := database.choose(database_url)):
+        arguments += ["--database-url", chosen.url.render_as_string(hide_password=False)]
     # The example shall run the package that this command is of, installed or not.
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join([str(source), *([before] if before else [])])

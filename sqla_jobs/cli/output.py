@@ -104,7 +104,7 @@ class DrainProgress:
         self._bar = Progress(
             SpinnerColumn(),
             BarColumn(),
-            TextColumn("{task.completed:,.0f} of {task.total:,.0f} jobs finished"),
+            TextColumn("{task.completed:,.0f} of {task.total:,.0f} jobs"),
             TextColumn("[red]{task.fields[failed]:,} failed[/] [yellow]{task.fields[retried]:,} retried[/]"),
             TimeElapsedColumn(),
             console=console,
@@ -170,8 +170,8 @@ class DrainProgress:
         )
 
     def _summarise(self) -> None:
-        told = f"{self._finished:,} jobs finished, {self._failed:,} of them failed; {self._retried:,} retries"
+        told = f"finished {self._finished:,} ({self._failed:,} failed), retried {self._retried:,}"
         if self._console is None:
-            log.info("drained: %s", told, extra=self._extra())
+            log.info("%s", told, extra=self._extra())
         else:
-            self._console.print(told)
+            self._console.print(told, highlight=False)

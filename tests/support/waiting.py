@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+import threading
 import time
 from collections.abc import Sequence
 
@@ -25,3 +26,12 @@ def until_lock_waiters(
                 continue
             output, errors = process.communicate()
             raise AssertionError(f"a process did not wait for the lock:\n{output}{errors}")
+
+
+def until(database: Database, condition: str, seconds: float = 30) -> None:
+    """Return when a query says true; for what only the server knows, such as who waits for a lock."""
+    deadline = time.monotonic() + seconds
+    pause = threading.Event()
+    while not database.scalar(condition):
+        assert time.monotonic() < deadline, f"not within {seconds} s: {condition}"
+        pause.wait(0.01)

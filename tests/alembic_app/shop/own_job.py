@@ -59,7 +59,7 @@ class Job(JobMixin, Base):
     __table_args__ = (
         UniqueConstraint("tenant_id", "reference"),
         CheckConstraint("cost >= 0", name="cost" if NAMED else None),
-        CheckConstraint("cost < 1000000", name="cost_limit" if NAMED else None),
+        CheckConstraint("cost % 1 < 0.99", name="cost_limit" if NAMED else None),
         Index("by_task_and_state", "task", "state", postgresql_where=text("state = 'failed'")),
         {"schema": SCHEMA, "comment": "Jobs of the shop"},
     )

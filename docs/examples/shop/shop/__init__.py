@@ -1,0 +1,1 @@
+"""A small shop: it takes in orders and writes invoices."""

@@ -1,0 +1,58 @@
+"""Every SQL statement: functions that return SQLAlchemy statements, by the state of the jobs they look for.
+
+    queued       claim, take, take_due: the next jobs to run
+    running      finish, standing, running_under, orphans: under a claim
+    scheduled    promote, next_due: waiting for their time
+    unfinished   remaining, has_work: what is left to do
+    workers      register, heartbeat, goodbye, bury, living: the processes
+    terms        what the statements are made of
+
+Each is built once per model and cached. They are Core statements on the models' tables, so that an
+application's ORM events and loader criteria do not reach into the queue's own book-keeping.
+
+The database's clock decides. Each statement that needs the time takes the parameter ``now``; null
+means ``statement_timestamp()``: not ``clock_timestamp()``, which is volatile and defeats an index,
+nor ``now()``, which stands still in a long transaction. A parameter that would have a column's name
+is prefixed, ``p_id``: in an UPDATE SQLAlchemy takes the plain name for a value to set.
+
+Row locks on jobs are ``FOR NO KEY UPDATE``: plain ``FOR UPDATE`` conflicts with the ``FOR KEY SHARE``
+that an application's foreign key takes on the job, so that workers would skip such a job, and the
+application's insert would wait for the worker.
+
+A prepared statement keeps the plan that it was given, perhaps while the table was small, until the next
+ANALYZE. So each of them is written for one plan and leaves the planner, as far as it can, none that
+would be cheaper on a small table and ruinous on a large one. tests/test_plans.py holds them to it.
+"""
+
+from sqla_jobs.statements.queued import claim, take, take_due
+from sqla_jobs.statements.running import finish, orphans, running_under, standing
+from sqla_jobs.statements.scheduled import next_due, promote
+from sqla_jobs.statements.terms import CLAIMED, PROMOTE_BATCH, RESCUE_BATCH, Model, after, job_table, now
+from sqla_jobs.statements.unfinished import has_work, remaining
+from sqla_jobs.statements.workers import bury, goodbye, heartbeat, living, register
+
+__all__ = [
+    "CLAIMED",
+    "PROMOTE_BATCH",
+    "RESCUE_BATCH",
+    "Model",
+    "after",
+    "bury",
+    "claim",
+    "finish",
+    "goodbye",
+    "has_work",
+    "heartbeat",
+    "job_table",
+    "living",
+    "next_due",
+    "now",
+    "orphans",
+    "promote",
+    "register",
+    "remaining",
+    "running_under",
+    "standing",
+    "take",
+    "take_due",
+]

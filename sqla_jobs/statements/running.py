@@ -1,0 +1,151 @@
+"""Jobs under a claim: their outcome, and those whose worker is gone."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Executable,
+    Integer,
+    Interval,
+    Text,
+    and_,
+    bindparam,
+    case,
+    cast,
+    func,
+    literal_column,
+    null,
+    or_,
+    select,
+    text,
+    update,
+)
+from sqlalchemy.dialects.postgresql import JSONB
+
+from sqla_jobs.outcome import HISTORY_LIMIT
+from sqla_jobs.statements.terms import (
+    ONE,
+    RESCUE_BATCH,
+    Model,
+    claimed,
+    job_table,
+    now,
+    once,
+    rows,
+    state,
+    worker_table,
+)
+
+
+@once
+def finish(model: Model, fence: str) -> Executable:
+    """Write the outcome of an attempt, if the claim still holds; returns (state, run_at) or no row.
+
+    ``fence="running"``: the ordinary lane; the row must be running under this very claim of this
+    worker. ``fence="queued"``: inside the transaction that holds the row's lock since ``take``;
+    attempt and claim are counted here.
+
+    Parameters: ``p_id``, ``p_claim``, ``p_worker_id`` (``running`` only), ``p_state``, ``delay`` (null:
+    ``run_at`` stays), ``refund`` and ``crash`` (0 or 1), ``record`` (null: nothing is added to ``attempts``),
+    ``p_started_at`` (``queued`` only), ``now``. Locks the row. Index: the primary key.
+
+    A cancel that was requested while the job ran wins over a retry, a snooze and a give-back. It is
+    decided here, in SQL, because the request may be committed a moment before this statement.
+    """
+    job = job_table(model)
+    wanted = bindparam("p_state", type_=Text)
+    refund = bindparam("refund", type_=Integer)
+    record = bindparam("record", type_=JSONB(none_as_null=True))
+    delay = cast(bindparam("delay", type_=Interval), Interval)  # not cast by itself, as others are
+    in_claim = fence == "queued"
+    attempt = job.c.attempt + ONE if in_claim else job.c.attempt
+    started = bindparam("p_started_at", type_=DateTime(timezone=True)) if in_claim else job.c.started_at
+    is_final = wanted.in_([state("succeeded"), state("failed"), state("cancelled")])
+    cancelled = and_(job.c.cancel_requested_at.is_not(None), ~is_final)
+    final = or_(is_final, cancelled)
+    entry = record.op("||")(
+        func.jsonb_build_object(
+            text("'attempt'"), attempt,
+            text("'started_at'"), started,
+            text("'finished_at'"), now(),
+            text("'worker_id'"), job.c.worker_id,
+        )
+    )  # fmt: skip
+    kept = case(
+        (
+            func.jsonb_array_length(job.c.attempts) >= literal_column(str(HISTORY_LIMIT)),
+            job.c.attempts.op("-")(literal_column("0", Integer)),
+        ),
+        else_=job.c.attempts,
+    )
+    values: dict[str, Any] = {
+        "state": case((cancelled, state("cancelled")), else_=wanted),
+        "finished_at": case((final, now()), else_=null()),
+        "run_at": case((delay.is_(None), job.c.run_at), else_=now() + delay),
+        "attempt": attempt - refund,
+        "crashes": job.c.crashes + bindparam("crash", type_=Integer),
+        "worker_id": case((final, job.c.worker_id), else_=null()),
+        "attempts": case(
+            (record.is_(None), job.c.attempts), else_=kept.op("||")(func.jsonb_build_array(entry))
+        ),
+    }
+    holds: list[ColumnElement[bool]] = [
+        job.c.id == bindparam("p_id", type_=BigInteger),
+        # `|| ''` keeps the planner off the partial indexes of that state: while the table is small, or the
+        # index empty, it would rather walk one of those than go by the primary key, and a prepared
+        # statement keeps that plan when there is a backlog.
+        job.c.state.op("||")(text("''")) == state(fence),
+        job.c.claim == bindparam("p_claim", type_=BigInteger),
+    ]
+    if in_claim:
+        values |= {"claim": job.c.claim + ONE, "started_at": started}
+    else:
+        holds.append(job.c.worker_id.is_not_distinct_from(bindparam("p_worker_id", type_=BigInteger)))
+    return update(job).where(*holds).values(values).returning(job.c.state, job.c.run_at)
+
+
+@once
+def standing(model: Model) -> Executable:
+    """What a job's row says of its claim: (state, claim, worker_id, cancel_requested, run_at).
+
+    Parameter: ``p_id``. Index: the primary key. Locks the row FOR SHARE: after a connection was lost
+    in COMMIT the server may still be at it, and this waits to see what comes of it.
+    """
+    job = job_table(model)
+    cancel = job.c.cancel_requested_at.is_not(None).label("cancel_requested")
+    return (
+        select(job.c.state, job.c.claim, job.c.worker_id, cancel, job.c.run_at)
+        .where(job.c.id == bindparam("p_id", type_=BigInteger))
+        .with_for_update(read=True)
+    )
+
+
+@once
+def running_under(model: Model) -> Executable:
+    """The jobs that run under ``:p_worker_id``. Locks nothing. Index: ``ix_sqla_jobs_rescue``."""
+    job = job_table(model)
+    return select(*claimed(job)).where(
+        job.c.state == state("running"), job.c.worker_id == bindparam("p_worker_id", type_=BigInteger)
+    )
+
+
+@once
+def orphans(model: Model) -> Executable:
+    """Up to 100 running jobs whose worker is null or names no row, locked.
+
+    Locks the jobs, passing over locked ones: a finish under way wins. Index:
+    ``ix_sqla_jobs_rescue``, which holds the running jobs only.
+    """
+    job, worker = job_table(model), worker_table(model)
+    alive = select(worker.c.id).where(worker.c.id == job.c.worker_id).exists()
+    return (
+        select(*claimed(job))
+        .where(job.c.state == state("running"), ~alive)
+        .order_by(job.c.worker_id)  # the order of the index; without one the whole table may be read
+        .limit(rows(RESCUE_BATCH))
+        .with_for_update(of=job, skip_locked=True, key_share=True)
+    )

@@ -1,0 +1,107 @@
+"""What the statements are made of."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from functools import cache
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import (
+    ARRAY,
+    ColumnElement,
+    DateTime,
+    Integer,
+    Interval,
+    Table,
+    TableValuedAlias,
+    Text,
+    any_,
+    bindparam,
+    cast,
+    func,
+    literal_column,
+)
+from sqlalchemy.dialects.postgresql import array
+
+from sqla_jobs.models import JobMixin, companions
+
+Model = type[JobMixin]
+
+PROMOTE_BATCH: Final = 1000
+RESCUE_BATCH: Final = 100
+
+ONE: Final = literal_column("1", Integer)
+
+CLAIMED: Final = (
+    "id", "task", "arguments", "queue", "priority", "attempt", "max_attempts", "claim", "worker_id",
+    "crashes", "run_at", "created_at", "started_at",
+)  # fmt: skip
+"""The columns of a job that whoever runs it needs, in the order of ``lifecycle.Claimed``."""
+
+Builder = TypeVar("Builder", bound=Callable[..., Any])
+
+
+def once(build: Builder) -> Builder:
+    """`functools.cache`, with the function's own type kept."""
+    return cache(build)  # type: ignore[return-value]
+
+
+def job_table(model: Model) -> Table:
+    """The table of a job model."""
+    table = model.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
+def worker_table(model: Model) -> Table:
+    """The table of the worker processes beside a job model."""
+    table = companions(job_table(model).schema).WorkerProcess.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
+def state(value: str) -> ColumnElement[str]:
+    """A state, as a literal: a generic plan could not prove of a parameter that a partial index applies."""
+    return literal_column(f"'{value}'", Text)
+
+
+def is_(column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
+    """``column = value``, by an index only: the planner cannot hash or merge ``= ANY (ARRAY[value])``."""
+    return column == any_(array([value]))
+
+
+def rows(number: int) -> ColumnElement[int]:
+    """A LIMIT, as a literal: for an unknown one the planner reckons with a tenth of the table."""
+    return literal_column(str(number), Integer)
+
+
+def limit() -> ColumnElement[int]:
+    """The parameter ``limit``, which is rendered as a literal for the same reason."""
+    return bindparam("limit", type_=Integer, literal_execute=True)
+
+
+def queues() -> ColumnElement[Any]:
+    """The parameter ``queues``: a list of names."""
+    return bindparam("queues", type_=ARRAY(Text))
+
+
+def each_queue() -> TableValuedAlias:
+    """The parameter ``queues`` as rows of one column, ``name``, in the order of the list."""
+    return func.unnest(queues()).table_valued("name").render_derived("queue")
+
+
+def claimed(table: Table) -> list[ColumnElement[Any]]:
+    """The columns of ``CLAIMED``."""
+    return [table.c[name] for name in CLAIMED]
+
+
+def now() -> ColumnElement[dt.datetime]:
+    """The parameter ``now``, or the database's clock."""
+    given = bindparam("now", None, DateTime(timezone=True), unique=False)
+    return func.coalesce(given, func.statement_timestamp(), type_=DateTime(timezone=True))
+
+
+def after(delay: dt.timedelta) -> ColumnElement[dt.datetime]:
+    """The database's clock plus ``delay``, as a value for ``run_at``."""
+    return func.statement_timestamp(type_=DateTime(timezone=True)) + cast(delay, Interval)

@@ -1,0 +1,66 @@
+"""Whether, and how much, is left to do; for a worker that drains."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import BigInteger, ColumnElement, Executable, bindparam, func, or_, select, true
+
+from sqla_jobs.statements.terms import Model, each_queue, is_, job_table, now, once, queues, rows, state
+
+
+@once
+def remaining(model: Model, any_queue: bool) -> Executable:
+    """How many jobs are queued, running or due. Locks nothing.
+
+    Parameters: ``now``, and ``queues`` unless ``any_queue``. Reads the partial indexes of those
+    states: its cost grows with the backlog, not with the finished jobs.
+    """
+    job = job_table(model)
+    count = select(func.count()).select_from(job)
+    if not any_queue:
+        count = count.where(job.c.queue == func.any(queues()))
+    parts = (
+        count.where(job.c.state == state("queued")),
+        count.where(job.c.state == state("running")),
+        count.where(job.c.state == state("scheduled"), job.c.run_at <= now()),
+    )
+    queued, running, due = (part.scalar_subquery() for part in parts)
+    return select(queued + running + due)
+
+
+@once
+def has_work(model: Model, any_queue: bool) -> Executable:
+    """Whether a job is queued or due, or runs under ``:p_worker_id``. Locks nothing.
+
+    Parameters: ``p_worker_id``, ``now``, and ``queues`` unless ``any_queue``. Unlike a claim it sees
+    locked rows: one that another worker promotes at this moment is work. Stops at the first row that
+    it finds; indexes: ``ix_sqla_jobs_claim`` or ``_claim_any``, ``ix_sqla_jobs_promote``,
+    ``ix_sqla_jobs_rescue``.
+    """
+    job = job_table(model)
+    queued = select(job.c.id).where(job.c.state == state("queued")).limit(rows(1))
+    due = select(job.c.id).where(job.c.state == state("scheduled"), job.c.run_at <= now())
+    mine = is_(job.c.worker_id, bindparam("p_worker_id", type_=BigInteger))
+    running = select(job.c.id).where(job.c.state == state("running"), mine)
+    if any_queue:
+        queued = queued.order_by(job.c.priority.desc(), job.c.run_at, job.c.id)
+    else:
+        queue = each_queue()
+        each = queued.where(is_(job.c.queue, queue.c.name)).order_by(job.c.queue).lateral("job")
+        queued = select(each.c.id).select_from(queue.join(each, true())).limit(rows(1))
+        due = due.where(job.c.queue == func.any(queues()))
+    # Each in the order of its index and not as EXISTS, for which the planner takes any row to be as near as
+    # the next and reads the table from its beginning.
+    return select(
+        or_(
+            _found(queued),
+            _found(due.order_by(job.c.run_at).limit(rows(1))),
+            _found(running.order_by(job.c.worker_id).limit(rows(1))),
+        )
+    )
+
+
+def _found(one: Any) -> ColumnElement[bool]:
+    found: ColumnElement[bool] = one.scalar_subquery().is_not(None)
+    return found

@@ -1,0 +1,27 @@
+"""Tasks: functions whose calls become jobs, the registry of an application's tasks, and the running job.
+
+options     how a job is enqueued: queue, priority, when, how often
+task        Task: a registered function
+registry    Registry: the tasks of an application, its job model, its Sessions; enqueue by name
+current     RunningJob and current_job()
+"""
+
+from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
+from sqla_jobs.tasks.options import UNSET, Options, check_queue
+from sqla_jobs.tasks.registry import ByName, Registry, Sessions, sessions_of
+from sqla_jobs.tasks.task import Task
+
+__all__ = [
+    "UNSET",
+    "ByName",
+    "Options",
+    "Registry",
+    "RunningJob",
+    "Sessions",
+    "Task",
+    "as_current",
+    "check_queue",
+    "current_job",
+    "running",
+    "sessions_of",
+]

@@ -1,0 +1,136 @@
+"""How a job is enqueued."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from sqla_jobs import statements
+from sqla_jobs.errors import InvalidOption, InvalidQueueName, shown
+from sqla_jobs.models import DEFAULT_QUEUE, QUEUE_PATTERN
+from sqla_jobs.outcome import JobState
+
+_SMALLINT: Final = range(-32_768, 32_768)
+_MOST_ATTEMPTS: Final = 2**31 - 1
+_LONGEST_DELAY: Final = dt.timedelta(days=36_525)
+# Nearer to the ends of Python's calendar a time may be in another year, and so no datetime, in the time zone
+# of whoever reads the row.
+_YEARS: Final = range(2, 9999)
+
+
+class _Unset:
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Final[Any] = _Unset()
+"""The default of an option that is left as it is."""
+
+
+def check_queue(name: object) -> str:
+    """``name`` if it can be a queue's name.
+
+    Raises:
+        InvalidQueueName: empty, longer than 63, or other characters than letters, digits, ``_ - .``
+    """
+    if isinstance(name, str) and re.fullmatch(QUEUE_PATTERN[1:-1], name, re.ASCII):
+        return name
+    length = f" of {len(name)} characters" if isinstance(name, str) and len(name) > 63 else ""
+    raise InvalidQueueName(
+        f"queue name {shown(name)}{length}; expected 1 to 63 out of A-Z, a-z, 0-9, '_', '-' and '.'"
+    )
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a job is enqueued; checked when it is made.
+
+    Parameters:
+        queue: 1 to 63 letters, digits, ``_ - .``; None: ``default``.
+        priority: -32768 to 32767; higher runs first.
+        max_attempts: None: the retry policy's.
+        delay: from the moment of the enqueue, by the database's clock; zero to 100 years.
+        run_at: the earliest time to run, with a time zone; not together with ``delay``.
+
+    Raises:
+        InvalidOption, InvalidQueueName: with what was found and what was expected.
+    """
+
+    queue: str | None = DEFAULT_QUEUE
+    priority: int = 0
+    max_attempts: int | None = None
+    delay: dt.timedelta | None = None
+    run_at: dt.datetime | None = None
+
+    def __post_init__(self) -> None:
+        if self.queue is None:
+            object.__setattr__(self, "queue", DEFAULT_QUEUE)
+        check_queue(self.queue)
+        _check_number("priority", self.priority, _SMALLINT)
+        if self.max_attempts is not None:
+            _check_number("max_attempts", self.max_attempts, range(1, _MOST_ATTEMPTS + 1))
+        if self.delay is not None:
+            _check_delay(self.delay)
+        if self.run_at is not None:
+            _check_run_at(self.run_at)
+        if self.delay is not None and self.run_at is not None:
+            raise InvalidOption(
+                f"delay {self.delay} and run_at {self.run_at.isoformat()} are both given; expected one"
+            )
+
+    def changed(self, changes: Mapping[str, Any]) -> Options:
+        """A copy with these options; a new ``delay`` replaces a ``run_at`` and the other way round."""
+        known = {name: value for name, value in changes.items() if value is not UNSET}
+        if "delay" in known and "run_at" not in known:
+            known["run_at"] = None
+        elif "run_at" in known and "delay" not in known:
+            known["delay"] = None
+        return replace(self, **known)
+
+    def columns(self) -> dict[str, Any]:
+        """The values for the job's row that follow from these options."""
+        values: dict[str, Any] = {"queue": self.queue, "priority": self.priority}
+        if self.max_attempts is not None:
+            values["max_attempts"] = self.max_attempts
+        if self.run_at is not None:
+            values |= {"state": JobState.SCHEDULED.value, "run_at": self.run_at}
+        elif self.delay:
+            values |= {"state": JobState.SCHEDULED.value, "run_at": statements.after(self.delay)}
+        else:
+            values["state"] = JobState.QUEUED.value
+        return values
+
+
+def _check_number(name: str, value: object, allowed: range) -> None:
+    if type(value) is not int or value not in allowed:  # a bool is no number here
+        raise InvalidOption(
+            f"{name} {shown(value)}; expected a whole number from {allowed.start} to {allowed.stop - 1}"
+        )
+
+
+def _check_delay(delay: object) -> None:
+    if not isinstance(delay, dt.timedelta):
+        raise InvalidOption(f"delay {shown(delay)}; expected a timedelta, e.g. timedelta(minutes=5)")
+    if not dt.timedelta(0) <= delay <= _LONGEST_DELAY:
+        raise InvalidOption(
+            f"delay {delay}; expected zero to {_LONGEST_DELAY.days} days; for a time that may be past: run_at"
+        )
+
+
+def _check_run_at(run_at: object) -> None:
+    if not isinstance(run_at, dt.datetime):
+        raise InvalidOption(
+            f"run_at {shown(run_at)}; expected a datetime with a time zone, or delay=timedelta(…)"
+        )
+    if run_at.utcoffset() is None:
+        raise InvalidOption(
+            f"run_at {run_at.isoformat()} has no time zone; "
+            "expected an aware datetime, e.g. datetime(…, tzinfo=timezone.utc)"
+        )
+    if run_at.year not in _YEARS:
+        raise InvalidOption(
+            f"run_at {run_at.isoformat()}; expected a year from {_YEARS.start} to {_YEARS.stop - 1}"
+        )

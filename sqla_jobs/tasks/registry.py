@@ -1,0 +1,211 @@
+"""Registry: the tasks of an application, the model of its jobs and the maker of its Sessions."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Generic, TypeVar, cast
+
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
+
+from sqla_jobs import lifecycle
+from sqla_jobs.arguments import Signature, encode_untyped
+from sqla_jobs.errors import (
+    ConfigurationError,
+    InvalidOption,
+    TaskAlreadyRegistered,
+    TaskDefinitionError,
+    UnknownTask,
+    shown,
+)
+from sqla_jobs.models import JobMixin
+from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.tasks.options import Options
+from sqla_jobs.tasks.task import Task, check_session
+
+R = TypeVar("R")
+JobT = TypeVar("JobT", bound=JobMixin)
+
+Sessions = Callable[[], AbstractContextManager[Session]]
+"""Makes the Sessions of a worker: a sessionmaker, a scoped_session, or any callable whose result is a
+context manager that gives a Session (a Flask application's enters its app context there)."""
+
+
+class Registry(Generic[JobT]):
+    """The tasks of an application, the model of its jobs and the maker of its Sessions.
+
+    Raises:
+        InvalidOption: the model is no mapped class with `JobMixin`.
+    """
+
+    def __init__(self, model: type[JobT], sessionmaker: Sessions | None = None) -> None:
+        given: Any = model
+        if not (isinstance(given, type) and issubclass(given, JobMixin) and hasattr(given, "__table__")):
+            raise InvalidOption(
+                f"model {shown(model)}; expected a mapped class with JobMixin: class MyJob(JobMixin, Base): …"
+            )
+        self.model = model
+        self.sessionmaker = sessionmaker
+        self._tasks: dict[str, Task[..., Any, JobT]] = {}
+
+    @property
+    def tasks(self) -> Mapping[str, Task[..., Any, JobT]]:
+        """Every registered task by its name; read-only."""
+        return MappingProxyType(self._tasks)
+
+    def register(
+        self,
+        function: Callable[..., R],
+        *,
+        name: str | None = None,
+        options: Options | None = None,
+        retry: RetryPolicy | None = None,
+    ) -> Task[..., R, JobT]:
+        """Make a task of a callable.
+
+        Parameters:
+            name: None: ``<module>.<qualname>``.
+
+        Raises:
+            TaskDefinitionError: it cannot be a task.
+            TaskAlreadyRegistered: the name is taken.
+            InvalidOption: ``retry`` is no `RetryPolicy`.
+        """
+        if isinstance(function, Task):
+            raise TaskDefinitionError(f"{function.name!r} is a task already; expected a plain function")
+        if not callable(function):
+            raise TaskDefinitionError(f"{shown(function)} cannot be called; expected a function")
+        name = _name_of(function) if name is None else name
+        if not _can_be_name(name):
+            raise TaskDefinitionError(f"task name {shown(name)}; expected a text that is not empty")
+        if retry is not None and not isinstance(retry, RetryPolicy):
+            raise InvalidOption(f"retry {shown(retry)} of task {name!r}; expected a RetryPolicy")
+        if name in self._tasks:
+            raise TaskAlreadyRegistered(name, _place(self._tasks[name].function))
+        _refuse_lazy(function, name)
+        task: Task[..., R, JobT] = Task(
+            name,
+            function,
+            Signature.of(function, name),
+            self.model,
+            options or Options(),
+            retry or RetryPolicy(),
+        )
+        self._tasks[name] = task
+        return task
+
+    def unregister(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> None:
+        """Forget a task, given by its name, itself or its function.
+
+        Raises:
+            UnknownTask: it is not registered.
+        """
+        del self._tasks[self.find(task).name]
+
+    def find(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> Task[..., Any, JobT]:
+        """A task by its name, itself or its function.
+
+        Raises:
+            UnknownTask: with the names that come near.
+        """
+        if isinstance(task, str):
+            known = self._tasks.get(task)
+        else:
+            function = task.function if isinstance(task, Task) else task
+            known = next((each for each in self._tasks.values() if each.function == function), None)
+        if known is not None:
+            return known
+        raise UnknownTask(task if isinstance(task, str) else _name_of(task), list(self._tasks))
+
+    def policy_for(self, task: str) -> RetryPolicy:
+        """The retry policy of a task; of an unknown one the default."""
+        known = self._tasks.get(task)
+        return RetryPolicy() if known is None else known.retry
+
+
+@dataclass(frozen=True)
+class ByName(Generic[JobT]):
+    """Enqueues tasks by name, with options of their own; the task need not be importable here."""
+
+    registry: Registry[JobT] = field(repr=False)
+    changes: Mapping[str, Any]
+
+    def job(self, task: str, /, **arguments: Any) -> JobT:
+        """The job of this call, not yet in any Session.
+
+        A task that is registered here checks and encodes the arguments; for any other they are
+        plain JSON.
+        """
+        if not _can_be_name(task):
+            raise InvalidOption(
+                f"task name {shown(task)}; expected the name of a task, e.g. 'shop.jobs.send'"
+                " (with the task itself at hand: task.enqueue(session, …))"
+            )
+        known = self.registry.tasks.get(task)
+        if known is not None:
+            return known.changed(self.changes).job_by_name(arguments)
+        options = Options().changed(self.changes)
+        stored = encode_untyped(task, arguments)
+        return self.registry.model(task=task, arguments=stored, **options.columns())
+
+    def enqueue(self, session: Session | scoped_session[Any], task: str, /, **arguments: Any) -> JobT:
+        """Make a job of the task of that name in the Session's transaction; see `job`."""
+        check_session(session, str(task))
+        return lifecycle.enqueue(session, self.job(task, **arguments))
+
+
+def _can_be_name(name: object) -> bool:
+    """Whether it is a text that is not empty and that PostgreSQL can hold."""
+    if not isinstance(name, str) or not name.strip() or "\x00" in name:
+        return False
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _name_of(function: Any) -> str:
+    if isinstance(function, Task):
+        return function.name
+    module, qualname = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
+    if not module or not qualname or qualname.endswith("<lambda>"):
+        raise TaskDefinitionError(
+            f"{shown(function)} has no name that a worker could find it by; give it one: @jobs.task(name='…')"
+        )
+    return f"{module}.{qualname}"
+
+
+def _place(function: Any) -> str:
+    """Where a function is defined, for a message."""
+    code = getattr(inspect.unwrap(function), "__code__", None)
+    return shown(function) if code is None else f"{code.co_filename}, line {code.co_firstlineno}"
+
+
+def _refuse_lazy(function: Callable[..., Any], name: str) -> None:
+    body = function if inspect.isroutine(function) else type(function).__call__
+    for is_lazy, kind in (
+        (inspect.iscoroutinefunction, "an `async def` function"),
+        (inspect.isasyncgenfunction, "an async generator function"),
+        (inspect.isgeneratorfunction, "a generator function"),
+    ):
+        if is_lazy(function) or is_lazy(body):
+            raise TaskDefinitionError(
+                f"task {name!r} is {kind}: calling it runs nothing of its body; expected an ordinary function"
+            )
+
+
+def sessions_of(source: Any) -> Sessions:
+    """A maker of Sessions out of what a user has: an Engine, a sessionmaker, or such a callable."""
+    if isinstance(source, Engine):
+        return sessionmaker(source)
+    if callable(source):
+        return cast("Sessions", source)
+    raise ConfigurationError(
+        f"{source!r} makes no Sessions; expected an Engine, a sessionmaker, or a callable that gives a "
+        "Session as a context manager"
+    )

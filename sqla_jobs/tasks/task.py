@@ -1,0 +1,130 @@
+"""Task: a registered function, whose calls become jobs."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Mapping
+from functools import update_wrapper
+from typing import Any, Generic, ParamSpec, TypeVar
+
+from sqlalchemy.orm import Session, scoped_session
+
+from sqla_jobs import lifecycle
+from sqla_jobs.arguments import Signature
+from sqla_jobs.errors import InvalidArguments, TaskDefinitionError, shown
+from sqla_jobs.models import JobMixin
+from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.tasks.options import UNSET, Options
+
+P = ParamSpec("P")
+R = TypeVar("R")
+JobT = TypeVar("JobT", bound=JobMixin)
+
+
+class Task(Generic[P, R, JobT]):
+    """A registered function. It can still be called as one; ``enqueue`` makes a job of the call.
+
+    Attributes:
+        name: what its jobs call it by.
+        function: what a worker calls, with its Session first.
+        options: how its jobs are enqueued.
+        retry: when a failed attempt is followed by another.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        function: Callable[..., R],
+        signature: Signature,
+        model: type[JobT],
+        options: Options,
+        retry: RetryPolicy,
+    ) -> None:
+        # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
+        update_wrapper(self, function, updated=())
+        self.name = name
+        self.function = function
+        self.signature = signature
+        self.model = model
+        self.options = options
+        self.retry = retry
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def __call__(self, session: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Call the function itself, here and now."""
+        return self.function(session, *args, **kwargs)
+
+    def using(
+        self,
+        *,
+        queue: str | None = UNSET,
+        priority: int = UNSET,
+        delay: dt.timedelta | None = UNSET,
+        run_at: dt.datetime | None = UNSET,
+        max_attempts: int | None = UNSET,
+    ) -> Task[P, R, JobT]:
+        """The same task with other options for its jobs; see `Options`.
+
+        Raises:
+            InvalidOption, InvalidQueueName
+        """
+        return self.changed(
+            {
+                "queue": queue,
+                "priority": priority,
+                "delay": delay,
+                "run_at": run_at,
+                "max_attempts": max_attempts,
+            }
+        )
+
+    def changed(self, changes: Mapping[str, Any]) -> Task[P, R, JobT]:
+        """`using`, with the options in a mapping."""
+        options = self.options.changed(changes)
+        return Task(self.name, self.function, self.signature, self.model, options, self.retry)
+
+    def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
+        """The job of this call, not yet in any Session: ``session.add(task.job(…))`` enqueues it.
+
+        Raises:
+            InvalidArguments: the call does not fit the task.
+            ArgumentsNotStorable: a value cannot be kept as it is.
+            TaskDefinitionError: the task has no name that a worker could know it by.
+        """
+        return self._job(self.signature.encode(args, kwargs))
+
+    def job_by_name(self, arguments: Mapping[str, Any]) -> JobT:
+        """`job`, for a caller that knows all arguments by their names, positional-only ones too."""
+        return self._job(self.signature.encode((), arguments, by_name=True))
+
+    def _job(self, arguments: dict[str, Any]) -> JobT:
+        if self.name.startswith("__main__."):
+            raise TaskDefinitionError(
+                f"task {self.name!r} is defined in the program that was started, which a worker imports "
+                "by another name; give it one: @jobs.task(name='…')"
+            )
+        return self.model(task=self.name, arguments=arguments, **self.options.columns())
+
+    def enqueue(self, session: Session | scoped_session[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobT:
+        """Make a job of this call in the Session's transaction; it is flushed, not committed.
+
+        Raises:
+            InvalidArguments: the call does not fit the task.
+            ArgumentsNotStorable: a value cannot be kept as it is.
+            TaskDefinitionError: the task has no name that a worker could know it by.
+        """
+        check_session(session, self.name)
+        return lifecycle.enqueue(session, self.job(*args, **kwargs))
+
+
+def check_session(session: object, task: str) -> None:
+    """Raise InvalidArguments if this is nothing that a job could be enqueued in."""
+    if not isinstance(session, (Session, scoped_session)):
+        raise InvalidArguments(
+            task,
+            f"{task}: enqueue(session, …)",
+            f"the first argument is {shown(session)}; expected a Session or scoped_session"
+            " (an AsyncSession runs it: await session.run_sync(task.enqueue, …))",
+        )

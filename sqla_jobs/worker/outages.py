@@ -1,0 +1,53 @@
+"""What to do while the database cannot be reached: say so, wait, call again."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, TypeVar
+
+from sqla_jobs.runner import is_transient
+from sqla_jobs.worker.crew import Crew
+
+T = TypeVar("T")
+log = logging.getLogger("sqla_jobs")
+
+_BACKOFF: Final = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after the first, second, … failure in a row."""
+    return _BACKOFF[min(failures, len(_BACKOFF)) - 1]
+
+
+def report(what: str, error: Exception, failures: int) -> None:
+    """Log a failure; with its traceback unless it is one that every outage brings."""
+    told = (str(error).splitlines() or [type(error).__name__])[0]
+    log.error(
+        "%s failed (%s in a row), trying again: %s", what, failures, told,
+        exc_info=None if is_transient(error) else error,
+    )  # fmt: skip
+
+
+def persist(crew: Crew, limit: dt.timedelta, call: Callable[[], T]) -> T:
+    """Call until the database can be reached; once the worker stops, for at most ``limit``.
+
+    Raises:
+        Exception: what ``call`` raised, if it is no outage, or at the end of the limit.
+    """
+    failures, stopping_since = 0, None
+    while True:
+        try:
+            return call()
+        except Exception as error:
+            if not is_transient(error):
+                raise
+            if crew.state != "running":
+                stopping_since = stopping_since or time.monotonic()
+                if time.monotonic() - stopping_since > limit.total_seconds():
+                    raise
+            failures += 1
+            report("recording an outcome", error, failures)
+        crew.pause(backoff(failures))

@@ -1,0 +1,115 @@
+"""The two threads of a worker that run no jobs: its heartbeats, and the ticks that keep the queue going."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import time
+from collections.abc import Callable
+from typing import Any
+
+from sqla_jobs import lifecycle, scheduler
+from sqla_jobs.runner import Finished, Runner
+from sqla_jobs.tasks import Registry, running
+from sqla_jobs.worker.crew import Crew
+from sqla_jobs.worker.outages import backoff, report
+from sqla_jobs.worker.registration import Registration
+
+log = logging.getLogger("sqla_jobs")
+
+
+class Upkeep:
+    """Says that the process lives, promotes what is due, gives back what nobody runs.
+
+    Parameters:
+        poll: seconds between two looks at what is due, at most.
+        beat: seconds between two heartbeats, and between two sweeps.
+        announce: tells the hooks what became of a job of a dead worker.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        registration: Registration,
+        runner: Runner,
+        registry: Registry[Any],
+        *,
+        poll: float,
+        beat: float,
+        announce: Callable[[Finished], None],
+    ) -> None:
+        self._crew = crew
+        self._registration = registration
+        self._runner = runner
+        self._registry = registry
+        self._poll, self._beat = poll, beat
+        self._announce = announce
+
+    def keep_beating(self) -> None:
+        """Beat until nobody runs jobs. A thread of its own: a row lock or a hook must not hold it up."""
+        failures, wait = 0, self._beat
+        while not self._crew.wait_until_gone(wait):
+            try:
+                self._heartbeat()
+            except Exception as error:
+                failures += 1
+                report("the heartbeat", error, failures)
+                wait = min(self._beat, backoff(failures))
+            else:
+                failures, wait = 0, self._beat
+
+    def _heartbeat(self) -> None:
+        shown = [
+            {"id": job.id, "task": job.task, "attempt": job.attempt, "since": _iso(since)}
+            for job, since in self._crew.running()
+        ]
+        registration = self._registration
+        worker_id = registration.worker_id
+        if not registration.beat(shown):
+            registration.register()
+            log.error(
+                "worker %s was taken for dead and its jobs for abandoned: what it still runs will be "
+                "refused; it goes on as worker %s", worker_id, registration.worker_id,
+            )  # fmt: skip
+
+    def keep_ticking(self) -> None:
+        """Promote and sweep until nobody runs jobs."""
+        look_at = sweep_at = time.monotonic()
+        failures = 0
+        while not self._crew.wait_until_gone(min(look_at, sweep_at) - time.monotonic(), or_replan=True):
+            try:
+                if time.monotonic() >= sweep_at:
+                    self._sweep()
+                    sweep_at = time.monotonic() + self._beat
+                if self._crew.replanned() or time.monotonic() >= look_at:
+                    look_at = time.monotonic() + self._look()
+                failures = 0
+            except Exception as error:
+                failures += 1
+                report("the worker's ticks", error, failures)
+                self._crew.pause(backoff(failures))
+
+    def _look(self) -> float:
+        """Promote what is due; returns the seconds until the next look."""
+        promoted, due = self._runner.transact(lambda s: scheduler.tick(s, self._registry.model))
+        if promoted:
+            self._crew.tell()
+        if due is None or (due <= dt.timedelta(0) and not promoted):
+            return self._poll  # due, yet not promoted: somebody holds the row
+        return min(self._poll, max(0.0, due.total_seconds()))
+
+    def _sweep(self) -> None:
+        """Give back what nobody runs: strays of this process, and the jobs of dead ones."""
+        self._registration.give_back_strays({(job.id, job.claim) for job, _ in self._crew.running()})
+        model, policy_for = self._registry.model, self._registry.policy_for
+        while self._registration.may_judge:
+            rescued = self._runner.transact(lambda s: lifecycle.rescue(s, model, policy_for))
+            if not rescued:
+                return
+            for each in rescued:
+                view = running(each.job, policy_for(each.job.task))
+                self._announce(Finished(view, each.state, each.outcome.error))
+
+
+def _iso(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.timezone.utc).isoformat()

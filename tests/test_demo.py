@@ -1,0 +1,203 @@
+"""The demo for real: its story, its verdict, a verdict of guilty, a user's file, Ctrl-C."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import re
+import shutil
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from types import ModuleType
+
+import psutil
+import pytest
+
+from tests.support.program import ROOT, Program, run
+from tests.support.server import URL_VARIABLE, Database
+
+SHOP = ROOT / "docs" / "examples" / "shop"
+
+
+@pytest.fixture
+def shop(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The example's modules can be imported, and are forgotten afterwards."""
+    before = set(sys.modules)
+    monkeypatch.syspath_prepend(str(SHOP))
+    yield
+    for name in set(sys.modules) - before:
+        if str(SHOP) in str(getattr(sys.modules[name], "__file__", None)):
+            del sys.modules[name]
+
+
+def imported(name: str) -> ModuleType:
+    return importlib.import_module(name)
+
+
+def few_orders(target: Path, number: int) -> Path:
+    """The first orders of the file that comes with the example."""
+    with (SHOP / "orders.csv").open("rb") as file:
+        target.write_bytes(b"".join(islice(file, number + 1)))
+    return target
+
+
+def verdict(output: str) -> dict[str, list[str]]:
+    """The lines of the table: what -> [must be, is, ✓ or not]."""
+    cells = [
+        [cell.strip() for cell in line.strip("│").split("│")] for line in output.splitlines() if "│" in line
+    ]
+    return {line[0]: line[1:] for line in cells}
+
+
+def own_database(database: Database) -> list[str]:
+    """Nothing, so that the demo starts a server of its own; or the one that the tests are told to use."""
+    return ["--database-url", database.url_string] if URL_VARIABLE in os.environ else []
+
+
+def test_it_ends_as_it_must(tmp_path: Path, empty_database: Database) -> None:
+    demo = run("demo", *own_database(empty_database), folder=tmp_path)
+    assert demo.code == 0, demo.output + demo.errors
+    assert demo.errors == ""
+    assert "alembic check: No new upgrade operations detected." in demo.output
+    assert re.search(r"kill -9 \d+: shop-worker-1 dies while it runs [1-4] job", demo.output)
+    lines = verdict(demo.output)
+    assert [
+        what for what, (must_be, found, mark) in lines.items() if must_be and (must_be, mark) != (found, "✓")
+    ] == []
+    assert lines["orders stored"][1] == lines["orders with exactly one invoice"][1] == "1,931"
+    assert lines["orders refused and rolled back"][1] == "69"
+    assert lines["jobs of refused orders"][1] == lines["rows left behind by failed attempts"][1] == "0"
+    assert lines["workers killed with SIGKILL"][1] == "1"
+    assert int(lines["its running jobs, rescued and done"][1]) >= 1
+    assert int(lines["bookings: failed twice, then written once"][1]) > 100
+    assert int(lines["faxes: three attempts, then failed"][1]) > 10
+
+
+def test_a_database_that_is_not_as_it_must_be_is_exit_code_1(
+    tmp_path: Path, empty_database: Database
+) -> None:
+    """The same shop, but it writes some invoices twice, and does not mind when the bank is closed."""
+    copy = tmp_path / "shop"
+    shutil.copytree(SHOP, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    tasks = copy / "shop" / "tasks.py"
+    source = tasks.read_text()
+    for old, new in {
+        "    session.flush()\n    # A worker": (
+            "    if number.endswith('7'):\n        session.add(Invoice(order=order, total=0, currency='EUR'))\n"
+            "    session.flush()\n    # A worker"
+        ),
+        "attempt <= 2": "attempt <= 1",
+    }.items():
+        assert source.count(old) == 1, old
+        source = source.replace(old, new)
+    tasks.write_text(source)
+    file = few_orders(tmp_path / "few.csv", 40)
+    arguments = [str(copy / "demo.py"), "--csv", str(file), "--database-url", empty_database.url_string]
+    with Program(*arguments, folder=tmp_path, environment={}) as demo:
+        assert demo.wait() == 1, demo.output + demo.errors
+    wrong = {what: cells[:2] for what, cells in verdict(demo.output).items() if cells[-1] == "✗ wrong"}
+    assert set(wrong) == {
+        "invoices",
+        "orders with exactly one invoice",
+        "bookings: failed twice, then written once",
+    }
+    assert "3 of 17 lines are wrong." in demo.output or "lines are wrong." in demo.output
+
+
+FILE = """\
+confirm_by,number,note,date,customer,email,country,currency,items,total
+mail,A-1,mine,2026-02-01,Ann,ann@example.com,DE,EUR,2 x TEA @ 8.90; 1 x CUP @ 3.00,20.80
+fax,A-2,,2026-02-01,"Bob, Ltd.",bob@example.com,GB,GBP,1 x TEA @ 8.90,8.90
+
+mail,A-3,,2026-02-01,Cy,cy@example.com,DE,EUR,1 x TEA @ 8.90,9.00
+mail,A-1,,2026-02-01,Di,di@example.com,DE,EUR,1 x TEA @ 8.90,8.90
+"""
+
+
+def test_a_file_of_ones_own(tmp_path: Path, empty_database: Database) -> None:
+    (tmp_path / "mine.csv").write_text(FILE)
+    # A relative path means the user's folder; postgres:// is what hosters write.
+    url = empty_database.url_string.replace("postgresql+psycopg", "postgres")
+    demo = run("demo", "--csv", "mine.csv", "--database-url", url, folder=tmp_path)
+    assert demo.code == 0, demo.output + demo.errors
+    lines = verdict(demo.output)
+    assert lines["orders stored"][:2] == lines["invoices"][:2] == ["2", "2"]
+    assert lines["… for GBP as the file says"][:2] == ["8.90", "8.90"]
+    assert lines["faxes: three attempts, then failed"][:2] == ["1", "1"]
+    assert "line 5: wrong total: 9.00, and the items make 8.90" in demo.output
+    assert "line 6: duplicate number: A-1" in demo.output
+
+    again = run("demo", "--csv", "mine.csv", "--database-url", url, folder=tmp_path)
+    assert (again.code, again.errors) == (1, "the demo needs an empty database, and this one has tables\n")
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", r"mine.csv is empty; its first line must name the columns: expected number, date, "),
+        (b"number;date\n1;2\n", r"no column number, date, .*; found number;date \(.* separated by ';'\)"),
+        (b"Number,Date\n", r"no column number, date, customer"),
+        (
+            "number,date\n".encode("utf-16"),
+            r"the first line is not UTF-8 text \(a spreadsheet's own format\?\)",
+        ),
+        (b"note,note," + FILE.partition("\n")[0].encode(), r"column note is there twice"),
+        (FILE.partition("\n")[0].encode(), r"mine.csv has no orders"),
+    ],
+)
+def test_a_file_that_is_no_such_file(content: bytes, message: str, tmp_path: Path, shop: None) -> None:
+    imports = imported("shop.imports")
+    (tmp_path / "mine.csv").write_bytes(content)
+    with pytest.raises(imports.BadFile, match=message):
+        list(imports.read(tmp_path / "mine.csv"))
+
+
+def test_a_bad_file_is_exit_code_2_before_anything_starts(tmp_path: Path) -> None:
+    (tmp_path / "mine.csv").write_text("a,b\n1,2\n")
+    demo = run("demo", "--csv", "mine.csv", folder=tmp_path)
+    assert (demo.code, demo.errors) == (2, "")
+    assert demo.output.startswith("mine.csv: no column number, date")
+
+
+def test_the_file_is_what_its_script_writes(shop: None) -> None:
+    make_orders = imported("make_orders")
+    assert make_orders.content() == (SHOP / "orders.csv").read_bytes()
+    assert make_orders.ORDERS == 2000
+
+
+def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    file = few_orders(tmp_path / "few.csv", 400)
+    with Program(
+        "-m", "sqla_jobs", "demo", "--csv", str(file), folder=tmp_path, environment={"TMPDIR": str(temporary)}
+    ) as demo:
+        workers: list[psutil.Process] = []
+        while len(workers) < 3:
+            assert psutil.Process(demo.pid).status() != psutil.STATUS_ZOMBIE, "the demo ended by itself"
+            threading.Event().wait(0.05)
+            children = psutil.Process(demo.pid).children(recursive=True)
+            workers = [child for child in children if "worker" in " ".join(child.cmdline())]
+        demo.interrupt()
+        assert demo.wait() == 130, demo.errors
+    assert "interrupted: stopping the workers and the server" in demo.output
+    _, alive = psutil.wait_procs(children, timeout=30)
+    assert alive == []
+    assert [
+        each for each in psutil.process_iter(["cmdline"]) if str(temporary) in str(each.info["cmdline"])
+    ] == []
+    assert [path.name for path in temporary.iterdir() if path.name.startswith("sqla_jobs")] == []
+
+
+def test_sigterm_is_a_ctrl_c(tmp_path: Path, empty_database: Database) -> None:
+    file = few_orders(tmp_path / "few.csv", 400)
+    arguments = ["demo", "--csv", str(file), "--database-url", empty_database.url_string]
+    with Program("-m", "sqla_jobs", *arguments, folder=tmp_path, environment={}) as demo:
+        while not empty_database.scalar("SELECT to_regclass('orders') IS NOT NULL"):
+            threading.Event().wait(0.05)
+        demo.send(signal.SIGTERM)
+        assert demo.wait() == 130, demo.errors
