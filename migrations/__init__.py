@@ -334,7 +334,11 @@ def _in_schema(schema: str | None) -> Iterator[None]:
 def _migrate(connection: Connection, to: str, schema: str | None) -> str | None:
     # The database's lock before the process's: who waits for the first must not hold the second.
     start, end = _found(connection, schema), _position(to)
-    with _op_proxy, Operations.context(MigrationContext.configure(connection)):
+    operations = Operations.context(MigrationContext.configure(connection))
+    with _op_proxy, contextlib.ExitStack() as stack:
+        operations.__enter__()
+        # Not `with operations`: when an error passes through it, `alembic.op` stays bound to this connection.
+        stack.callback(operations.__exit__, None, None, None)
         if start < end:
             upgrade(to, schema=schema)
         else:

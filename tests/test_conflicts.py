@@ -32,7 +32,9 @@ def make_lane(database: Database) -> Iterator[Callable[[str], Lane]]:
         options = {"isolation_level": level} if said == "to the engine" else {}
         engines.append(create_engine(database.url, pool_size=10, **options))
         if said == "to the server":
-            database.execute(f"ALTER DATABASE \"{database.name}\" SET default_transaction_isolation = '{level}'")
+            database.execute(
+                f"ALTER DATABASE \"{database.name}\" SET default_transaction_isolation = '{level}'"
+            )
         elif said == "to a copy of the engine":
             return Lane(database, engines[0].execution_options(isolation_level=level))
         return Lane(database, engines[0])

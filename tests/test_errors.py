@@ -61,7 +61,7 @@ EXAMPLES = [
 ]
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=repr)
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickled(error: Exception, protocol: int) -> None:
     again = pickle.loads(pickle.dumps(error, protocol))
@@ -71,7 +71,7 @@ def test_pickled(error: Exception, protocol: int) -> None:
     assert vars(again) == vars(error)
 
 
-@pytest.mark.parametrize("error", EXAMPLES, ids=repr)
+@pytest.mark.parametrize("error", EXAMPLES, ids=lambda error: type(error).__name__)
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy])
 def test_copied(error: Exception, copied) -> None:
     again = copied(error)

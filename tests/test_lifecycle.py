@@ -130,7 +130,7 @@ def test_what_counts_as_left(session: Session, values: dict[str, Any], counted: 
 # -- claim -----------------------------------------------------------------------------------------
 
 
-def test_k5_a_claim_spends_an_attempt_raises_the_number_and_names_its_worker(session: Session) -> None:
+def test_a_claim_spends_an_attempt_raises_the_number_and_names_its_worker(session: Session) -> None:
     added = add(session, priority=3, max_attempts=5)
     (job,) = claim(session, now=NOW + SECOND)
     assert job == Claimed(
@@ -162,7 +162,7 @@ def test_only_queued_jobs_are_claimed(session: Session, state: str) -> None:
     assert claim(session, "default") == []
 
 
-def test_b20_higher_priority_first_then_the_longest_due_then_the_lowest_id(session: Session) -> None:
+def test_higher_priority_first_then_the_longest_due_then_the_lowest_id(session: Session) -> None:
     expected = [
         add(session, priority=1, run_at=NOW + SECOND),
         add(session, run_at=NOW - SECOND),
@@ -176,7 +176,7 @@ def test_b20_higher_priority_first_then_the_longest_due_then_the_lowest_id(sessi
         savepoint.rollback()
 
 
-def test_b10_all_of_the_first_queue_before_any_of_the_second(session: Session) -> None:
+def test_all_of_the_first_queue_before_any_of_the_second(session: Session) -> None:
     jobs = {
         (queue, n): add(session, queue=queue, priority=n * 10, run_at=NOW + n * SECOND).id
         for queue in "abc"
@@ -224,7 +224,7 @@ def test_what_each_outcome_writes(
     assert found.worker_id == (WORKER if final else None), "a job that waits belongs to nobody"
 
 
-def test_k13_a_retry_is_due_when_its_delay_is_over_and_counts_on(session: Session) -> None:
+def test_a_retry_is_due_when_its_delay_is_over_and_counts_on(session: Session) -> None:
     job = claimed(session)
     lifecycle.finish(session, Job, job, RETRY, now=NOW)
     assert lifecycle.promote(session, Job, now=NOW + MINUTE - SECOND) == 0
@@ -294,7 +294,7 @@ def test_a_requested_cancel_comes_too_late_for_an_end(session: Session, outcome:
     ["claim = claim + 1", "worker_id = worker_id + 1", "worker_id = NULL", "state = 'queued'"],
 )
 @pytest.mark.parametrize("outcome", [SUCCESS, RETRY, GIVEN_BACK], ids=["success", "retry", "give back"])
-def test_k6_a_finish_is_refused_once_the_claim_is_taken_over(
+def test_a_finish_is_refused_once_the_claim_is_taken_over(
     session: Session, outcome: Outcome, change: str
 ) -> None:
     job = claimed(session)

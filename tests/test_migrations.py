@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import InternalError, ProgrammingError
+from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase
 
 import sqla_jobs
@@ -128,6 +130,8 @@ def test_migrate_is_one_transaction_whatever_the_engine_says(
     with pytest.raises(ProgrammingError, match="already exists"):
         migrations.migrate(engine)
     assert objects(empty_database) == obstacle
+    with pytest.raises(SchemaError, match="no alembic command is running"):
+        migrations.upgrade()
     empty_database.execute("DROP TABLE uq_sqla_jobs_schedules_name")
     assert migrations.migrate(engine) == "0001"
     engine.dispose()
@@ -140,6 +144,18 @@ def test_migrate_is_part_of_a_transaction_that_is_already_there(empty_database: 
             transaction.rollback()
         assert objects(empty_database) == []
         assert migrations.migrate(connection) == "0001"
+    assert "relation public.sqla_jobs" in objects(empty_database)
+
+
+def test_migrate_on_an_async_connection(empty_database: Database) -> None:
+    async def main() -> str | None:
+        engine = create_async_engine(empty_database.url)
+        async with engine.begin() as connection:
+            revision = await connection.run_sync(migrations.migrate)
+        await engine.dispose()
+        return revision
+
+    assert asyncio.run(main()) == "0001"
     assert "relation public.sqla_jobs" in objects(empty_database)
 
 

@@ -52,7 +52,7 @@ def test_an_error_is_retried_as_the_policy_says() -> None:
     assert outcome.record["error"] == "ValueError"
 
 
-def test_k14_an_error_without_another_attempt_fails_the_job() -> None:
+def test_an_error_without_another_attempt_fails_the_job() -> None:
     outcome = decide(None, ValueError("no"), give_up)
     assert (outcome.state, outcome.delay, outcome.spent) == (JobState.FAILED, None, True)
 

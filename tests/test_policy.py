@@ -26,7 +26,7 @@ def highest(attempt: int, policy: RetryPolicy = RetryPolicy()) -> timedelta | No
 
 
 @pytest.mark.parametrize(("attempt", "least"), [(1, 10), (2, 20), (3, 40), (4, 80), (10, 5120), (13, 40_960)])
-def test_k13_the_delay_is_uniform_between_base_and_twice_base_and_doubles(attempt: int, least: int) -> None:
+def test_the_delay_is_uniform_between_base_and_twice_base_and_doubles(attempt: int, least: int) -> None:
     assert lowest(attempt) == least * SECOND
     most = highest(attempt)
     assert most is not None
@@ -62,7 +62,7 @@ def test_any_delay_is_one_that_a_row_can_hold(
     assert timedelta(0) <= delay <= cap
 
 
-def test_k14_after_the_last_attempt_it_gives_up() -> None:
+def test_after_the_last_attempt_it_gives_up() -> None:
     assert RetryPolicy().max_attempts == 16
     assert lowest(15) is not None
     assert lowest(16) is None

@@ -32,7 +32,7 @@ def lane(database: Database) -> Lane:
 # -- outcomes --------------------------------------------------------------------------------------
 
 
-def test_b12_success_and_writes_are_committed_together(lane: Lane) -> None:
+def test_success_and_writes_are_committed_together(lane: Lane) -> None:
     seen: list[Any] = []
 
     def write(session: Session) -> None:
@@ -53,7 +53,7 @@ def test_b12_success_and_writes_are_committed_together(lane: Lane) -> None:
     [ValueError("no"), AssertionError(), KeyboardInterrupt(), SystemExit(0), GeneratorExit()],
     ids=lambda error: type(error).__name__,
 )
-def test_b12_whatever_is_raised_is_a_failed_attempt_that_leaves_nothing(
+def test_whatever_is_raised_is_a_failed_attempt_that_leaves_nothing(
     lane: Lane, error: BaseException
 ) -> None:
     def fail(session: Session) -> None:
@@ -70,7 +70,7 @@ def test_b12_whatever_is_raised_is_a_failed_attempt_that_leaves_nothing(
     assert [name for name, _ in lane.errors(job)] == [type(error).__name__]
 
 
-def test_b11_without_attempts_left_it_is_failed(lane: Lane) -> None:
+def test_without_attempts_left_it_is_failed(lane: Lane) -> None:
     def fail(session: Session) -> None:
         raise ValueError("no")
 
@@ -103,7 +103,7 @@ def test_signals_keep_what_was_written_if_returned_and_undo_it_if_raised(
     assert lane.effects(job) == (0 if raised else 1)
 
 
-def test_b15_k11_an_unknown_task_is_a_failed_attempt_and_is_retried(lane: Lane) -> None:
+def test_an_unknown_task_is_a_failed_attempt_and_is_retried(lane: Lane) -> None:
     with lane.database.sessionmaker.begin() as session:
         job = lane.jobs.enqueue(session, "of.a.newer.version", order=7).id
     finished = lane.run()
@@ -120,7 +120,7 @@ def test_b15_k11_an_unknown_task_is_a_failed_attempt_and_is_retried(lane: Lane) 
     assert (lane.row(job).state, lane.effects(job)) == ("succeeded", 1)
 
 
-def test_k10_arguments_that_the_code_cannot_take_fail_the_attempt(lane: Lane) -> None:
+def test_arguments_that_the_code_cannot_take_fail_the_attempt(lane: Lane) -> None:
     def send(session: Session, order_id: int) -> None:
         raise AssertionError("must not be called")
 
@@ -135,7 +135,7 @@ def test_k10_arguments_that_the_code_cannot_take_fail_the_attempt(lane: Lane) ->
         assert told in message
 
 
-def test_k9_a_job_knows_itself_and_nobody_else_does(lane: Lane) -> None:
+def test_a_job_knows_itself_and_nobody_else_does(lane: Lane) -> None:
     seen = []
 
     def look(session: Session, order: int) -> None:

@@ -133,7 +133,8 @@ class DrainProgress:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        self._thread.join()
+        if kind is None:
+            self._thread.join(LOOK_EVERY)
         self._show()
         self._bar.stop()
         if kind is None:

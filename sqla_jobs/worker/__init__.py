@@ -95,11 +95,7 @@ class Worker:
             raise InvalidOption(f"threads is {threads!r}; expected a whole number from 1 up")
         self._poll = _interval("poll_interval", poll_interval)
         self._beat = _interval("heartbeat_interval", heartbeat_interval)
-        if heartbeat_limit < 2 * heartbeat_interval:
-            raise InvalidOption(
-                f"heartbeat_limit is {heartbeat_limit}; expected at least twice the heartbeat_interval "
-                f"({heartbeat_interval}), or one late heartbeat costs a living worker its jobs"
-            )
+        _check_limit(heartbeat_limit, heartbeat_interval)
         self.registry = registry
         self.queues = [check_queue(name) for name in queues] if queues else None
         self.threads = threads
@@ -248,6 +244,8 @@ class Worker:
                     self._crew.rest(news, self._poll, is_empty=self._is_empty if self.drain else None)
                 else:
                     self._perform(job)
+        except SystemExit:
+            log.warning("a hook raised SystemExit: this thread runs no more jobs")
         finally:
             self._crew.dismiss()
 
@@ -324,6 +322,14 @@ def _interval(name: str, value: object) -> float:
     if not isinstance(value, dt.timedelta) or not dt.timedelta(0) < value <= _LONGEST:
         raise InvalidOption(f"{name} is {value!r}; expected a timedelta above zero and of at most a day")
     return value.total_seconds()
+
+
+def _check_limit(limit: object, interval: dt.timedelta) -> None:
+    if not isinstance(limit, dt.timedelta) or limit < 2 * interval:
+        raise InvalidOption(
+            f"heartbeat_limit is {limit!r}; expected at least twice the heartbeat_interval ({interval}), "
+            "or one late heartbeat costs a living worker its jobs"
+        )
 
 
 def _log_outcome(finished: Finished) -> None:

@@ -1,0 +1,205 @@
+"""What a user's code means to the type checkers: read by mypy and pyright, both strict, never run.
+
+Each wrong call bears the complaint of either checker. Both also complain of an `ignore` that ignores nothing,
+so a signature that is lost on the way, and lets a wrong call pass, is an error here.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
+from typing_extensions import assert_type
+
+from sqla_jobs import Finished, Job, JobMixin, Jobs, JobState, RetryPolicy, Task, Worker, current_job
+
+jobs = Jobs()
+assert_type(jobs, Jobs[Job])
+
+
+# -- tasks -----------------------------------------------------------------------------------------
+
+
+@jobs.task
+def send(session: Session, to: str, *, copies: int = 1) -> bool:
+    return bool(session) and bool(to) and bool(copies)
+
+
+@jobs.task(queue="mail", priority=5, retry=RetryPolicy(max_attempts=3))
+def remind(session: Session, order: int, at: dt.datetime | None = None, /, **more: float) -> None:
+    """Positional-only arguments, a default and free ones."""
+
+
+@jobs.task(name="clean")
+def clean(session: Session) -> None:
+    """No argument at all."""
+
+
+@jobs.task  # pyright: ignore[reportUnknownArgumentType]
+def legacy(session, order: int) -> str:  # type: ignore[no-untyped-def] # pyright: ignore[reportMissingParameterType, reportUnknownParameterType]
+    """The Session need not be annotated."""
+    return str(order)
+
+
+class Mailer:
+    def __call__(self, session: Session, to: str) -> int:
+        return len(to)
+
+
+mail = jobs.task(name="mail")(Mailer())
+
+
+def by_type(task: Task[[str], int, Job]) -> None:
+    """What a task is to those who are given one."""
+
+
+by_type(mail)
+by_type(clean)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+# -- a task is still the function ------------------------------------------------------------------
+
+
+def calls(session: Session, other: scoped_session[Session]) -> None:
+    assert_type(send(session, "a", copies=2), bool)
+    assert_type(remind(session, 1), None)
+    assert_type(legacy(session, 1), str)
+    assert_type(mail(session, "a"), int)
+    send("a")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send(session, 5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    remind(session, order=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+# -- enqueue takes what the function takes, and gives a job ----------------------------------------
+
+
+def enqueues(session: Session, scoped: scoped_session[Session], at: dt.datetime) -> None:
+    assert_type(send.enqueue(session, "a"), Job)
+    assert_type(send.enqueue(scoped, to="a", copies=2), Job)
+    assert_type(remind.enqueue(session, 1, at, weight=1.5), Job)
+    assert_type(clean.enqueue(session), Job)
+    assert_type(legacy.enqueue(session, order=1), Job)
+    assert_type(mail.enqueue(session, "a"), Job)
+
+    send.enqueue(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send.enqueue(session, 5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.enqueue(session, "a", 2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send.enqueue(session, "a", copies="2")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.enqueue(session, "a", copy=2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send.enqueue("a")  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue]
+    send.enqueue("a", "a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    remind.enqueue(session, order=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    remind.enqueue(session, 1, weight="x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    clean.enqueue(session, 1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    legacy.enqueue(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    mail.enqueue(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def makes_jobs(session: Session) -> None:
+    assert_type(send.job("a", copies=2), Job)
+    assert_type(clean.job(), Job)
+    session.add(send.job("a"))
+    send.job()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send.job(session, "a")  # type: ignore[arg-type, call-arg] # pyright: ignore[reportCallIssue]
+
+
+def uses_options(session: Session, at: dt.datetime) -> None:
+    assert_type(send.using(queue="slow"), Task[..., bool, Job])  # type: ignore[assert-type] # pyright: ignore[reportAssertTypeFailure]
+    slow = send.using(queue="slow", priority=9, delay=dt.timedelta(hours=1)).using(run_at=at, max_attempts=1)
+    assert_type(slow.enqueue(session, "a", copies=2), Job)
+    assert_type(slow.job("a"), Job)
+    assert_type(slow(session, "a"), bool)
+    slow.enqueue(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    slow.enqueue(session, 5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.using(queue=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.using(delay=60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.using(colour="red")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send.using("slow")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+def by_name(session: Session) -> None:
+    """Here the arguments cannot be checked, but what comes of it is known."""
+    assert_type(jobs.enqueue(session, "shop.send", to="a"), Job)
+    assert_type(jobs.using(queue="slow").enqueue(session, "shop.send", to="a"), Job)
+    assert_type(jobs.job("shop.send", to="a"), Job)
+    jobs.enqueue(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.enqueue(session, "shop.send", "a")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+# -- definitions that are refused ------------------------------------------------------------------
+
+
+def no_session() -> None: ...
+
+
+def keyword_session(*, session: Session) -> None: ...
+
+
+jobs.task(no_session)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+jobs.task(keyword_session)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+jobs.task("send")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+jobs.task(priority="high")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+jobs.task(colour="red")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+
+
+# -- a model of one's own --------------------------------------------------------------------------
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class TenantJob(JobMixin, Base):
+    tenant: Mapped[int] = mapped_column()
+
+
+tenant_jobs = Jobs(model=TenantJob)
+assert_type(tenant_jobs, Jobs[TenantJob])
+Jobs(model=Base)  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
+
+
+@tenant_jobs.task
+def bill(session: Session, order: int) -> float:
+    return float(order)
+
+
+@tenant_jobs.task(queue="bills")
+def dun(session: Session, order: int) -> None: ...
+
+
+def own_model(session: Session) -> None:
+    assert_type(bill.enqueue(session, 1), TenantJob)
+    assert_type(dun.using(priority=1).enqueue(session, order=1), TenantJob)
+    assert_type(tenant_jobs.enqueue(session, "bill", order=1), TenantJob)
+    job = dun.job(1)
+    job.tenant = 1
+    job.tenant = "one"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
+    bill.enqueue(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+# -- what comes back -------------------------------------------------------------------------------
+
+
+def results(session: Session) -> None:
+    finished = jobs.work_once(session, ["mail"])
+    assert_type(finished, Finished | None)
+    if finished is not None:
+        assert_type(finished.state, JobState)
+        assert_type(finished.error, BaseException | None)
+        assert_type(finished.job.arguments, Mapping[str, Any])
+    assert_type(current_job().attempt, int)
+    assert_type(jobs.find("send"), Task[..., Any, Job])
+    assert_type(send.enqueue(session, "a").run_at, dt.datetime)
+
+
+def hook(worker: Worker, finished: Finished) -> None: ...
+
+
+def workers(make: scoped_session[Session]) -> None:
+    Worker(jobs, queues=["mail"], threads=4, on_failure=hook, on_finish=hook)
+    Worker(tenant_jobs, make, poll_interval=dt.timedelta(seconds=1))
+    Worker(jobs, threads="4")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Worker(jobs, on_finish=no_session)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Worker(send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
