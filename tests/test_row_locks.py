@@ -30,6 +30,14 @@ def later() -> dt.datetime:
     return dt.datetime.now(dt.timezone.utc) + dt.timedelta(hours=2)
 
 
+@pytest.fixture
+def patient(database: Database) -> Iterator[Engine]:
+    """An engine whose statements rather fail than wait for a row."""
+    engine = create_engine(database.url, connect_args={"options": "-c lock_timeout=3000"})
+    yield engine
+    engine.dispose()
+
+
 @pytest.mark.parametrize("queues", [None, ["a", "b"], ["b", "a"], ["empty", "a"]], ids=str)
 @pytest.mark.parametrize("limit", [1, 3, 5])
 def test_a_claim_locks_no_more_rows_than_its_limit(
@@ -44,10 +52,12 @@ def test_a_claim_locks_no_more_rows_than_its_limit(
         assert free(other) == 8 - len(claimed)
 
 
-def test_a_claim_passes_over_locked_jobs_within_and_across_queues(database: Database) -> None:
+def test_a_claim_passes_over_locked_jobs_within_and_across_queues(
+    database: Database, patient: Engine
+) -> None:
     for queue in ("a", "b"):
         fill(database, "queued", 2, queue=queue)
-    with database.sessionmaker() as one, database.sessionmaker() as two, database.sessionmaker() as three:
+    with Session(patient) as one, Session(patient) as two, Session(patient) as three:
         got = [
             [(job.queue, job.id) for job in lifecycle.claim(session, Job, WORKER, ["a", "b"], limit=limit)]
             for session, limit in ((one, 1), (two, 2), (three, 5))
@@ -76,9 +86,9 @@ def test_work_once_locks_the_one_job_that_it_takes(
         assert free(other) == 4
 
 
-def test_two_callers_take_two_different_due_jobs(database: Database) -> None:
+def test_two_callers_take_two_different_due_jobs(database: Database, patient: Engine) -> None:
     fill(database, "scheduled", 2)
-    with database.sessionmaker() as one, database.sessionmaker() as two, database.sessionmaker() as three:
+    with Session(patient) as one, Session(patient) as two, Session(patient) as three:
         taken = [lifecycle.take(session, Job, now=later()) for session in (one, two, three)]
     assert [job and job.id for job in taken] == [1, 2, None]
 
@@ -152,14 +162,6 @@ def test_promotion_locks_what_is_due_and_nothing_that_waits(database: Database) 
 
 
 # -- foreign keys of the application ---------------------------------------------------------------
-
-
-@pytest.fixture
-def patient(database: Database) -> Iterator[Engine]:
-    """An engine whose statements rather fail than wait for a row."""
-    engine = create_engine(database.url, connect_args={"options": "-c lock_timeout=3000"})
-    yield engine
-    engine.dispose()
 
 
 @pytest.fixture

@@ -39,7 +39,7 @@ def looking(database: Database) -> threading.Semaphore:
     looked = threading.Semaphore(0)
 
     def note(*args: Any) -> None:
-        if args[2].startswith("SELECT (EXISTS"):
+        if args[2].count("IS NOT NULL OR") == 2:
             looked.release()
 
     event.listen(database.engine, "after_cursor_execute", note)

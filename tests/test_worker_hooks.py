@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import threading
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Cancel, Finished, Job, Jobs, JobState, Snooze, Worker
-from tests.support.lane import leave_effect, logged
+from tests.support.lane import NEVER, leave_effect, logged
 from tests.support.server import Database
 from tests.support.told import Told
-from tests.support.work import NEVER_AGAIN, PATIENCE, SOON, drain
+from tests.support.work import PATIENCE, SOON, drain
 
 
 @pytest.fixture
@@ -30,23 +31,20 @@ def enqueue(database: Database, *jobs: Job) -> list[int]:
 def test_on_failure_comes_before_on_finish_and_only_for_failures(jobs: Jobs[Job], database: Database) -> None:
     told = Told()
 
-    @jobs.task(name="t", retry=NEVER_AGAIN)
+    @jobs.task(name="t", retry=NEVER)
     def end(session: Session, how: str) -> Any:
         match how:
             case "fails":
                 raise ValueError
             case "snoozes":
-                from datetime import timedelta
-
                 raise Snooze(timedelta(hours=1))
             case "is cancelled":
                 return Cancel()
 
-    ended = [
-        (how, enqueue(database, end.job(how))[0]) for how in ("fails", "snoozes", "is cancelled", "succeeds")
-    ]
+    numbers = {
+        how: enqueue(database, end.job(how))[0] for how in ("fails", "snoozes", "is cancelled", "succeeds")
+    }
     drain(jobs, database, **told.hooks)
-    numbers = dict(ended)
     failed = numbers.pop("fails")
     assert told.calls == [
         ("failure", failed),
@@ -79,7 +77,7 @@ def test_a_hook_that_raises_changes_nothing(
 ) -> None:
     told = Told()
 
-    @jobs.task(name="t", retry=NEVER_AGAIN)
+    @jobs.task(name="t", retry=NEVER)
     def fail(session: Session) -> None:
         raise LookupError
 

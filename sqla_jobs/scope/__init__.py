@@ -66,6 +66,7 @@ class JobScope:
         self._model = model
         self._owned = owned
         self._armed: dict[Connection, _Found] = {}
+        self._touched = False
         self._refused: dict[Connection, Exception] = {}
         self._returning = False
         """Our own ROLLBACK TO is under way."""
@@ -84,7 +85,7 @@ class JobScope:
     @property
     def touched(self) -> bool:
         """Whether the job has used a connection of its Session."""
-        return bool(self._armed)
+        return self._touched
 
     def run(self, body: Callable[[], Any]) -> Ran:
         """Run ``body`` in the savepoint; its errors, BaseExceptions too, are returned.
@@ -149,6 +150,9 @@ class JobScope:
         session._trans_context_manager = self._within
 
     def _leave(self, ran: Ran) -> Ran:
+        if self._is_any(TransactionStatus.ACTIVE):
+            # The driver's lock is held, by a thread or a suspended stream(): to send anything is to wait.
+            _escape("the job left a query running on its connection", ran.error)
         if ran.error is None:
             try:
                 if self._mark is not self._base:
@@ -164,6 +168,11 @@ class JobScope:
                 _escape(detail, ran.error)
         if (problem := self._problem()) is not None:
             _escape(problem, ran.error)
+        if ran.error is not None and self._owned and self.touched:
+            # All of it, then: no trick with the names of savepoints can leave anything of a failed job.
+            self._session.rollback()
+            self._session.begin()
+            self._armed.clear()
         self._forget()
         return ran
 
@@ -183,11 +192,13 @@ class JobScope:
                 if self._owned:  # the outcome would be recorded on it
                     return _line(self._refused[connection])
                 continue
-            lost = connection.closed or connection.invalidated or not found.transaction.is_active
-            if lost or _status(connection) == TransactionStatus.IDLE:
+            if connection.closed or connection.invalidated or not found.transaction.is_active:
                 return _GONE
-            if connection not in self._base.on:
-                return "the job used a Connection outside of its savepoint"
+            status = _status(connection)
+            if status == TransactionStatus.IDLE and connection in self._base.on:
+                return _GONE
+            if status == TransactionStatus.INERROR and not self._owned:
+                return _GONE
         return None
 
     def _forget(self) -> None:
@@ -228,7 +239,7 @@ class JobScope:
         for connection, found in self._armed.items():
             if connection.closed or connection.invalidated:
                 continue
-            if self._owned:
+            if self._owned or _status(connection) == TransactionStatus.ACTIVE:
                 connection.invalidate()
             elif not found.transaction.is_active:
                 # SQLAlchemy takes the transaction for ended, and so would not end it on the server.
@@ -247,12 +258,13 @@ class JobScope:
             transaction = connection.get_transaction()
             assert transaction is not None
             self._armed[connection] = _Found(transaction, connection.get_execution_options())
+            self._touched = True
             for name, guard in self._guards.items():
                 event.listen(connection, name, guard)
             try:
-                refuse_autocommit(connection)
                 if begun is self._root:
                     self._refuse_level(connection)
+                refuse_autocommit(connection)
             except Exception as error:
                 self._refused[connection] = error
         if connection in self._refused:
@@ -276,11 +288,11 @@ class JobScope:
     def _settle(self) -> None:
         """Flush, commit what the job left open above our mark, and see that the mark itself is sound."""
         session = self._session
+        if self._is_any(TransactionStatus.ACTIVE):
+            return  # see _leave
         # The driver's own flag first: what is sent to an aborted transaction fails with a message that
         # says nothing of the cause.
-        if not self._mark.nested.is_active or any(
-            _status(connection) == TransactionStatus.INERROR for connection in self._armed
-        ):
+        if not self._mark.nested.is_active or self._is_any(TransactionStatus.INERROR):
             raise PendingRollbackError(_SWALLOWED)
         session.flush()
         self._restore_options()
@@ -294,6 +306,9 @@ class JobScope:
                 raise JobEscaped(_ENDED)
             for above in _above(connection, mark):
                 above.commit()
+
+    def _is_any(self, status: TransactionStatus) -> bool:
+        return any(_status(connection) == status for connection in self._armed)
 
     def _undo(self, savepoint: _Savepoint) -> None:
         """Roll back to one of our savepoints, and close it.
@@ -322,11 +337,13 @@ class JobScope:
                 connection.dialect.do_rollback_to_savepoint(connection, _name(savepoint.on[connection]))
 
     def _restore_options(self) -> None:
-        """Take back options that the job gave a connection: RELEASE cannot be sent with ``stream_results``."""
+        """Take back the options that the job gave a connection: ``stream_results`` breaks RELEASE."""
         for connection, found in self._armed.items():
             now = connection.get_execution_options()
             if now is not found.options:
-                connection.execution_options(**{name: found.options.get(name) for name in now})
+                # The level cannot be changed within a transaction, not even back.
+                changed = {name: found.options.get(name) for name in now if name != "isolation_level"}
+                connection.execution_options(**changed)
 
     def _begin(self, nested: bool = True) -> SessionTransaction:  # noqa: ARG002 -- as Session has it
         return self._begin_nested(nested=True)
@@ -369,10 +386,15 @@ class JobScope:
     # -- what is refused ---------------------------------------------------------------------------
 
     def _guard_sql(self, connection: Connection, _: Any, sql: str, *__: Any) -> None:
+        if connection in self._refused:
+            raise self._refused[connection]
         if ends_transaction(sql):
             raise JobEscaped(f"{_NOT_YOURS} Refused: {_line(sql.strip())[:60]!r}")
         standing = self._base.on.get(connection)
-        if standing is not None and releases(sql, _name(standing)):
+        if standing is None:
+            if not sql.startswith("SAVEPOINT"):  # which is our own
+                raise JobEscaped("this Connection is not in the job's savepoint: use session.connection()")
+        elif releases(sql, _name(standing)):
             raise JobEscaped(_ENDED)
         nested: SessionTransaction | None = self._session.get_nested_transaction()
         while nested is not self._base.nested and not self._returning:

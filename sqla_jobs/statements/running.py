@@ -145,7 +145,6 @@ def orphans(model: Model) -> Executable:
     return (
         select(*claimed(job))
         .where(job.c.state == state("running"), ~alive)
-        .order_by(job.c.worker_id)  # the order of the index; without one the whole table may be read
         .limit(rows(RESCUE_BATCH))
         .with_for_update(of=job, skip_locked=True, key_share=True)
     )

@@ -59,6 +59,11 @@ class Plan:
         return max((node["Actual Rows"] for node in self.nodes if node["Node Type"] == "Sort"), default=0)
 
     @property
+    def cost(self) -> float:
+        """What the planner expects."""
+        return float(self.nodes[0]["Total Cost"])
+
+    @property
     def buffers(self) -> int:
         """Pages touched, in all."""
         return int(self.nodes[0]["Shared Hit Blocks"] + self.nodes[0]["Shared Read Blocks"])

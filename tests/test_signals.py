@@ -1,0 +1,155 @@
+"""`Worker.run()` in a process of its own: the first signal drains, the second ends it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from textwrap import dedent
+
+import pytest
+from sqlalchemy import Connection, text
+
+from sqla_jobs import Job, Jobs, Worker
+from sqla_jobs.worker.signals import first_signal
+from tests.support.program import Program
+from tests.support.server import Database
+from tests.support.waiting import until
+from tests.support.work import PATIENCE, SOON
+
+GATE = 4711
+"""An advisory lock that the job of `PROGRAM` waits for, so that the test says when it ends."""
+
+PROGRAM = dedent("""
+    import logging, os
+    from sqlalchemy import create_engine, text
+    from sqla_jobs import Jobs, Worker, current_job
+
+    logging.basicConfig(level="INFO", format="%(message)s")
+    jobs = Jobs()
+
+    @jobs.task(name="t")
+    def wait(session):
+        session.execute(text("INSERT INTO effects (job_id) VALUES (:id)"), {"id": current_job().id})
+        logging.info("at the gate")
+        session.execute(text("SELECT pg_advisory_xact_lock_shared(4711)"))
+
+    Worker(jobs, create_engine(os.environ["DATABASE_URL"])).run()
+    logging.info("came to its end")
+""")
+
+
+@pytest.fixture
+def gate(database: Database) -> Iterator[Connection]:
+    """Holds the gate until it is closed."""
+    with database.engine.connect() as connection:
+        connection.execute(text(f"SELECT pg_advisory_xact_lock({GATE})"))
+        yield connection
+
+
+@contextmanager
+def program(database: Database, folder: Path) -> Iterator[Program]:
+    environment = {"DATABASE_URL": database.url_string}
+    with Program("-c", PROGRAM, folder=folder, environment=environment) as program:
+        yield program
+
+
+def states(database: Database) -> list[str]:
+    return [state for (state,) in database.rows("SELECT state FROM sqla_jobs ORDER BY id")]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_the_first_signal_lets_the_running_job_finish_and_takes_no_other(
+    number: signal.Signals, database: Database, gate: Connection, tmp_path: Path
+) -> None:
+    database.execute("INSERT INTO sqla_jobs (task) VALUES ('t'), ('t')")
+    with program(database, tmp_path) as running:
+        running.wait_for("at the gate")
+        running.send(number)
+        running.wait_for(f"{number.name}: letting the running jobs finish")
+        assert states(database) == ["running", "queued"]
+        gate.close()
+        assert running.wait() == 0
+        assert "came to its end" in running.errors
+    assert states(database) == ["succeeded", "queued"]
+    assert database.scalar("SELECT count(*) FROM effects") == 1
+    assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 0, "it has said goodbye"
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
+def test_the_second_signal_ends_the_process_and_leaves_its_job_to_be_rescued(
+    second: signal.Signals, database: Database, gate: Connection, tmp_path: Path
+) -> None:
+    database.execute("INSERT INTO sqla_jobs (task) VALUES ('t')")
+    with program(database, tmp_path) as running:
+        running.wait_for("at the gate")
+        running.send(signal.SIGTERM)
+        running.wait_for("letting the running jobs finish")
+        running.send(second)
+        assert running.wait() == -second
+    assert states(database) == ["running"]
+    assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 1
+    # The server finds out that the client is gone when the gate lets the statement go on.
+    gate.close()
+    until(database, "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'")
+    assert database.scalar("SELECT count(*) FROM effects") == 0
+
+
+def test_an_idle_worker_ends_at_once(database: Database, tmp_path: Path) -> None:
+    with program(database, tmp_path) as running:
+        running.wait_for("worker .* started")
+        running.send(signal.SIGTERM)
+        assert running.wait() == 0
+        assert "came to its end" in running.errors
+
+
+def test_a_signal_during_the_start_is_a_stop_too(
+    database: Database, gate: Connection, tmp_path: Path
+) -> None:
+    """The start waits for a table that somebody has locked; the worker then runs nothing."""
+    database.execute("INSERT INTO sqla_jobs (task) VALUES ('t')")
+    with database.engine.connect() as locker:
+        locker.execute(text("LOCK TABLE sqla_jobs_workers"))
+        with program(database, tmp_path) as running:
+            until(database, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted")
+            running.send(signal.SIGTERM)
+            running.wait_for("SIGTERM: letting the running jobs finish")
+            locker.rollback()
+            assert running.wait() == 0
+            assert "came to its end" in running.errors
+    assert states(database) == ["scheduled"]
+
+
+def test_in_another_thread_signals_are_left_alone(database: Database) -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)]
+    worker = Worker(Jobs[Job](), database.engine, poll_interval=SOON)
+    thread = threading.Thread(target=worker.run)
+    thread.start()
+    until(database, "SELECT count(*) = 1 FROM sqla_jobs_workers")
+    assert [signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)] == before
+    worker.stop()
+    thread.join(PATIENCE)
+    assert worker.state == "stopped"
+
+
+def test_whose_handlers_were_there_before_has_them_back() -> None:
+    received: list[signal.Signals] = []
+    mine: list[int] = []
+
+    def handler(number: int, _: object) -> None:
+        mine.append(number)
+
+    before = signal.signal(signal.SIGTERM, handler)
+    try:
+        with first_signal(received.append):
+            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), signal.SIGTERM)
+        assert (received, mine) == ([signal.SIGTERM], [signal.SIGTERM])
+        with first_signal(received.append):
+            pass
+        assert signal.getsignal(signal.SIGTERM) is handler
+    finally:
+        signal.signal(signal.SIGTERM, before)
