@@ -140,6 +140,8 @@ def _job_items() -> tuple[SchemaItem, ...]:
         _check("ck_sqla_jobs_arguments", "jsonb_typeof(arguments) = 'object'"),
         _check("ck_sqla_jobs_attempts", "jsonb_typeof(attempts) = 'array'"),
         _check("ck_sqla_jobs_queue", f"queue ~ '{QUEUE_PATTERN}'"),
+        # No infinity, nor what Python has no datetime for: one such row would fail every claim that meets it.
+        _check("ck_sqla_jobs_run_at", "run_at BETWEEN '0001-01-02 UTC' AND '9999-12-30 UTC'"),
         _check("ck_sqla_jobs_attempt", "attempt >= 0"),
         _check("ck_sqla_jobs_max_attempts", "max_attempts >= 1"),
         _check("ck_sqla_jobs_unique_scope", "unique_scope IN ('active', 'queued', 'window')"),

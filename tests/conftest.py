@@ -2,6 +2,7 @@
 
 `session`         what one Session does, looked at through the same Session. The fastest, rolled back.
 `database`        whatever must be committed: workers, second connections, processes, COMMIT itself.
+`lab_database`    the same for tables of cases, one database a file; `Lab` empties its tables.
 `empty_database`  migrations, `create_all`, Alembic: a database without any table.
 `server`          tests that make databases of their own, or call psql and pg_dump.
 """
@@ -53,6 +54,13 @@ def database(server: Server, template: str) -> Iterator[Database]:
     COMMIT that is itself the point. It costs some 20 ms more than `session`.
     """
     with fresh_database(server, "test", template) as database:
+        yield database
+
+
+@pytest.fixture(scope="module")
+def lab_database(server: Server, template: str) -> Iterator[Database]:
+    """A committed database that the tests of one file share; for `tests.support.contain.Lab`."""
+    with fresh_database(server, "lab", template) as database:
         yield database
 
 

@@ -302,6 +302,7 @@ REFUSED = {
     "ck_sqla_jobs_arguments": "arguments = '[1, 2]'",
     "ck_sqla_jobs_attempts": "attempts = '{}'",
     "ck_sqla_jobs_queue": "queue = 'two words'",
+    "ck_sqla_jobs_run_at": "run_at = 'infinity'",
     "ck_sqla_jobs_attempt": "attempt = -1",
     "ck_sqla_jobs_max_attempts": "max_attempts = 0",
     "ck_sqla_jobs_unique_scope": "unique_scope = 'ever'",

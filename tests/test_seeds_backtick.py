@@ -126,7 +126,7 @@ def test_k04_scheduling_inserts_a_row_that_runs_as_soon_as_it_may(session: Sessi
     assert jobs.register(nothing, name="nothing").enqueue(session).arguments == {}
     assert jobs.enqueue(session, "elsewhere", x=[1, None]).arguments == {"x": [1, None]}
     with pytest.raises(InvalidArguments, match="missing argument 'a'"):
-        task.enqueue(session)  # type: ignore[call-arg]
+        task.enqueue(session)
     with pytest.raises(InvalidOption, match="no time zone"):
         task.using(run_at=NOON.replace(tzinfo=None))
 
@@ -201,7 +201,7 @@ def test_k08_two_workers_run_every_job_of_any_list_exactly_once(database: Databa
             wanted = {count.enqueue(session, number).id: str(number) for number in numbers}
         assert {ends.get(timeout=PATIENCE) for _ in numbers} == set(wanted)
         effects = database.rows("SELECT job_id, note FROM effects WHERE job_id = ANY(:ids)", ids=[*wanted])
-        assert Counter((job, note) for job, note in effects) == Counter(wanted.items())
+        assert Counter((effect.job_id, effect.note) for effect in effects) == Counter(wanted.items())
 
     with ExitStack() as stack:
         for worker in workers():

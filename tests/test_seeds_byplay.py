@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections import Counter
+from functools import partial
 from typing import Any
 
 import pytest
@@ -79,7 +80,7 @@ def test_b03_both_ways_to_fetch_use_their_index(database: Database, app: Recorde
     database.execute("ANALYZE")
     with explaining(database, generic=False) as explain:
         for queues, index in ((None, "ix_sqla_jobs_claim_any"), (["other"], "ix_sqla_jobs_claim")):
-            plan, *_ = explain(lambda session, queues=queues: app.jobs.work_once(session, queues))
+            plan, *_ = explain(partial(app.jobs.work_once, queues=queues))
             assert plan.indexes == {index}, str(plan)
             assert plan.rows_read == 1
             assert "Sort" not in plan.kinds
@@ -306,7 +307,8 @@ def test_b14_the_job_gets_the_connection_with_the_open_transaction(database: Dat
     def look(session: Session) -> None:
         connection = session.connection()
         assert connection.in_transaction()
-        assert connection.connection.driver_connection.autocommit is False
+        driver: Any = connection.connection.driver_connection
+        assert driver.autocommit is False
         seen.append(session.scalar(text("SELECT txid_current()")))
 
     with database.sessionmaker() as session:

@@ -56,15 +56,15 @@ def test_b18_a_worker_does_nothing_until_it_is_started_and_starts_once(
         app.record.enqueue(session, "a")
     ended = threading.Event()
     worker = Worker(app.jobs, database.engine, poll_interval=SOON, on_finish=lambda *_: ended.set())
-    assert worker.state == "new"
+    seen = [worker.state]
     assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 0
     assert database.scalar("SELECT state FROM sqla_jobs") == "queued"
     worker.start()
-    assert worker.state == "running"
+    seen.append(worker.state)
     assert ended.wait(PATIENCE)
     worker.stop()
     assert worker.join(PATIENCE)
-    assert worker.state == "stopped"
+    assert [*seen, worker.state] == ["new", "running", "stopped"]
     with pytest.raises(JobsError, match="started once"):
         worker.start()
 

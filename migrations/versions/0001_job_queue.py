@@ -32,8 +32,8 @@ brought = Brought(
     constraints={
         "sqla_jobs": (
             "pk_sqla_jobs ck_sqla_jobs_state ck_sqla_jobs_finished_at ck_sqla_jobs_arguments"
-            " ck_sqla_jobs_attempts ck_sqla_jobs_queue ck_sqla_jobs_attempt ck_sqla_jobs_max_attempts"
-            " ck_sqla_jobs_unique_scope"
+            " ck_sqla_jobs_attempts ck_sqla_jobs_queue ck_sqla_jobs_run_at ck_sqla_jobs_attempt"
+            " ck_sqla_jobs_max_attempts ck_sqla_jobs_unique_scope"
         ),
         "sqla_jobs_schedules": (
             "pk_sqla_jobs_schedules ck_sqla_jobs_schedules_rule ck_sqla_jobs_schedules_every"
@@ -114,6 +114,7 @@ def _jobs() -> None:
         _check("ck_sqla_jobs_arguments", "jsonb_typeof(arguments) = 'object'"),
         _check("ck_sqla_jobs_attempts", "jsonb_typeof(attempts) = 'array'"),
         _check("ck_sqla_jobs_queue", f"queue ~ {QUEUE}"),
+        _check("ck_sqla_jobs_run_at", "run_at BETWEEN '0001-01-02 UTC' AND '9999-12-30 UTC'"),
         _check("ck_sqla_jobs_attempt", "attempt >= 0"),
         _check("ck_sqla_jobs_max_attempts", "max_attempts >= 1"),
         _check("ck_sqla_jobs_unique_scope", "unique_scope IN ('active', 'queued', 'window')"),

@@ -189,7 +189,7 @@ class JobScope:
             return "the job bound its Session to another engine"
         for connection, found in self._armed.items():
             if connection in self._refused:
-                if self._owned:  # the outcome would be recorded on it
+                if self._owned and connection.engine is self._home:  # the outcome would be recorded on it
                     return _line(self._refused[connection])
                 continue
             if connection.closed or connection.invalidated or not found.transaction.is_active:
@@ -221,15 +221,20 @@ class JobScope:
         """
         session = self._session
         own = session.connection(bind_arguments=lifecycle.target(self._model))
-        others = [connection for connection in self._armed if connection is not own]
+        others = self._armed.keys() - self._refused.keys() - {own}
 
         def others_first(_: Connection) -> None:
             for connection in others:
                 connection.exec_driver_sql("COMMIT")
 
-        if others:
-            event.listen(own, "commit", others_first)
-        session.commit()
+        if not others:
+            session.commit()
+            return
+        event.listen(own, "commit", others_first)
+        try:
+            session.commit()
+        finally:
+            event.remove(own, "commit", others_first)
 
     def abandon(self) -> None:
         """Leave nothing of the surrounding transaction, in whatever state it is.
@@ -290,15 +295,15 @@ class JobScope:
         session = self._session
         if self._is_any(TransactionStatus.ACTIVE):
             return  # see _leave
-        # The driver's own flag first: what is sent to an aborted transaction fails with a message that
-        # says nothing of the cause.
+        if not self._stands(self._mark):
+            raise JobEscaped(_ENDED)
+        # By the driver's own flag: what is sent to an aborted transaction fails with a message that says
+        # nothing of the cause.
         if not self._mark.nested.is_active or self._is_any(TransactionStatus.INERROR):
             raise PendingRollbackError(_SWALLOWED)
         session.flush()
         self._restore_options()
-        while (nested := session.get_nested_transaction()) is not self._mark.nested:
-            if nested is None or nested in (self._around, self._base.nested):
-                raise JobEscaped(_ENDED)
+        while (nested := session.get_nested_transaction()) not in (self._mark.nested, None):
             nested.commit()
         for connection, base in self._base.on.items():
             mark = self._mark.on.get(connection, base)
@@ -306,6 +311,13 @@ class JobScope:
                 raise JobEscaped(_ENDED)
             for above in _above(connection, mark):
                 above.commit()
+
+    def _stands(self, savepoint: _Savepoint) -> bool:
+        """Whether the Session still is within one of our savepoints."""
+        nested: SessionTransaction | None = self._session.get_nested_transaction()
+        while nested is not None and nested is not savepoint.nested:
+            nested = nested.parent
+        return nested is not None
 
     def _is_any(self, status: TransactionStatus) -> bool:
         return any(_status(connection) == status for connection in self._armed)
@@ -329,7 +341,7 @@ class JobScope:
                 with suppress(DBAPIError):
                     above.close()
         if nested is savepoint.nested:
-            nested.rollback()
+            savepoint.nested.rollback()
         for connection in ended:
             # SQLAlchemy took it for ended, after a failed flush or RELEASE. On the server it stands, and a
             # Connection that the job has kept may have been used since.
@@ -396,11 +408,8 @@ class JobScope:
                 raise JobEscaped("this Connection is not in the job's savepoint: use session.connection()")
         elif releases(sql, _name(standing)):
             raise JobEscaped(_ENDED)
-        nested: SessionTransaction | None = self._session.get_nested_transaction()
-        while nested is not self._base.nested and not self._returning:
-            if nested is None or nested is self._around:
-                raise JobEscaped(_ENDED)
-            nested = nested.parent
+        if not (self._stands(self._base) or self._returning):
+            raise JobEscaped(_ENDED)
 
     def _guard_commit(self, *_: Any) -> None:
         raise JobEscaped(f"{_NOT_YOURS} session.commit() is contained and may be used.")

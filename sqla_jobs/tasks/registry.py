@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar, cast
@@ -203,9 +203,20 @@ def sessions_of(source: Any) -> Sessions:
     """A maker of Sessions out of what a user has: an Engine, a sessionmaker, or such a callable."""
     if isinstance(source, Engine):
         return sessionmaker(source)
+    if isinstance(source, scoped_session):
+        return lambda: _removed(source)
     if callable(source):
         return cast("Sessions", source)
     raise ConfigurationError(
         f"{source!r} makes no Sessions; expected an Engine, a sessionmaker, or a callable that gives a "
         "Session as a context manager"
     )
+
+
+@contextmanager
+def _removed(registry: scoped_session[Any]) -> Iterator[Session]:
+    # Closed only, it would be the next job's too, with the listeners and the info that this one left.
+    try:
+        yield registry()
+    finally:
+        registry.remove()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-from sqlalchemy.orm import Session
+import pytest
+from sqlalchemy import Connection, event
+from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sqla_jobs import Finished, Jobs, RetryPolicy, Worker
+from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import Job
 from tests.support.models import Item
 from tests.support.server import Database
@@ -18,10 +22,13 @@ Body = Callable[..., Any]
 CALLERS = {"caller", "pending"}
 """What the caller of `work_once` has in its transaction before: one item flushed, one still pending."""
 
+CONTAINED = ("begin", "commit", "rollback", "close", "reset", "invalidate", "prepare")
+GUARDED = ("before_cursor_execute", "commit", "rollback")
+
 
 @dataclass(frozen=True)
 class Seen:
-    """What another connection sees of the job's work at one moment."""
+    """What another connection sees of the job at one moment."""
 
     items: frozenset[str]
     state: str
@@ -42,10 +49,16 @@ class Run:
     """The error class in the row's last attempt, without its module."""
     message: str | None
     seen: list[Seen] = field(default_factory=list)
-    """One for each ``look()`` of the body."""
+    """One for each ``lab.look()`` of the body."""
     raised: BaseException | None = None
     """What `work_once` raised."""
     finished: Finished | None = None
+
+
+def add(session: Session, name: str) -> None:
+    """Write an item of this name at once."""
+    session.add(Item(name=name))
+    session.flush()
 
 
 class Lab:
@@ -58,9 +71,12 @@ class Lab:
         self.database = database
         self.jobs = Jobs()
         self.seen: list[Seen] = []
+        self.left: list[object] = []
+        """What a scope has left on a Session or its connections."""
         self.job_id = 0
-        if not database.scalar("SELECT 1 FROM items WHERE name = 'dup'"):
-            database.execute("INSERT INTO items (name) VALUES ('dup')")
+        database.execute("DELETE FROM sqla_jobs")
+        database.execute("DELETE FROM items")
+        database.execute("INSERT INTO items (name) VALUES ('dup')")
 
     def items(self) -> set[str]:
         """The names that are committed."""
@@ -91,9 +107,10 @@ class Lab:
         """Run one job of this body by a worker that stops when there is no more."""
         self.enqueue(body)
         finished: list[Finished] = []
+        source = sessions or sessionmaker(self.database.engine)
         worker = Worker(
             self.jobs,
-            sessions or self.database.engine,
+            source if isinstance(source, scoped_session) else self._checked(source),
             drain=True,
             on_finish=lambda _, each: finished.append(each),
             **options,
@@ -104,28 +121,60 @@ class Lab:
         run.finished = finished[-1] if finished else None
         return run
 
-    def by_work_once(self, body: Body, session: Any = None) -> Run:
+    def by_work_once(self, body: Body, session: Session | scoped_session[Any] | None = None) -> Run:
         """Run one job of this body among the caller's own writes, and commit."""
         self.enqueue(body)
-        own = session if session is not None else Session(self.database.engine)
         raised: BaseException | None = None
         finished = None
-        with own:
+        given = Session(self.database.engine) if session is None else session
+        with self._checked(lambda: given() if isinstance(given, scoped_session) else given)() as own:
+            if not own.autobegin:
+                own.begin()
             own.add(Item(name="caller"))
             own.flush()
             own.add(Item(name="pending"))
             try:
-                finished = self.jobs.work_once(own)
+                finished = self.jobs.work_once(given)
             except BaseException as error:
                 raised = error
             else:
                 assert not self.items() & CALLERS, "something is committed before the caller commits"
-            own.commit()
+            if own.in_transaction():
+                own.commit()
         run = self.outcome()
         run.finished, run.raised = finished, raised
         return run
 
+    @contextmanager
+    def _watched(self) -> Iterator[list[Connection]]:
+        used: list[Connection] = []
+
+        def note(connection: Connection) -> None:
+            used.append(connection)
+
+        event.listen(self.database.engine, "engine_connect", note)
+        try:
+            yield used
+        finally:
+            event.remove(self.database.engine, "engine_connect", note)
+
+    def _checked(self, sessions: Callable[[], Any]) -> Callable[[], Any]:
+        """The same Sessions; it is noted if a scope leaves anything on them."""
+
+        @contextmanager
+        def checked() -> Iterator[Session]:
+            with self._watched() as used, sessions() as session:
+                before = traces(session)
+                yield session
+                if traces(session) != before:
+                    self.left.append(session)
+                for connection in used:
+                    self.left += [name for name in GUARDED if list(getattr(connection.dispatch, name))]
+
+        return checked
+
     def outcome(self) -> Run:
+        assert not self.left, f"a scope has left something behind: {self.left}"
         with Session(self.database.engine) as session:
             job = session.get_one(Job, self.job_id)
             last = job.attempts[-1] if job.attempts else {}
@@ -141,7 +190,58 @@ class Lab:
             )
 
 
-def untouched(session: Session) -> bool:
-    """Whether nothing of a scope is left on the Session."""
-    names = ("begin", "commit", "rollback", "close", "reset", "invalidate", "prepare")
-    return not any(name in vars(session) for name in names) and not list(session.dispatch.after_begin)
+def traces(session: Session) -> object:
+    """What a scope could leave on a Session."""
+    return (
+        {name: vars(session).get(name) for name in CONTAINED},
+        list(session.dispatch.after_begin),
+        session.bind,
+    )
+
+
+@dataclass(frozen=True)
+class Case:
+    """A body, and what must become of a job that has it."""
+
+    body: Body
+    state: str
+    items: set[str] = field(default_factory=set)
+    error: str | None = None
+    escapes: bool = False
+    """It ends the caller's transaction: `work_once` can record nothing, and raises JobEscaped."""
+    during: set[str] | None = None
+    """What others see while it runs; None: it does not look."""
+    once: tuple[str, set[str], str | None] | None = None
+    """What `work_once` makes of it, where that is not the same."""
+
+    def check_by_worker(self, database: Database, sessions: Any = None) -> None:
+        run = Lab(database).by_worker(self.body, sessions)
+        assert (run.state, run.items, run.error) == (self.state, self.items, self.error), run.message
+        assert run.attempt == 1
+        # In the ordinary lane the claim is committed: everyone sees the job run, nobody waits for it.
+        if self.during is not None:
+            assert run.seen == [Seen(frozenset(self.during), "running", locked=False)]
+
+    def check_by_work_once(self, database: Database, session: Any = None) -> None:
+        run = Lab(database).by_work_once(self.body, session)
+        if self.escapes:
+            assert isinstance(run.raised, JobEscaped), run
+            # Nothing is recorded, the attempt is not counted; the caller's transaction is rolled back.
+            assert (run.state, run.attempt, run.error) == ("queued", 0, None)
+            assert run.items == self.items
+            assert run.kept == bool(self.items)
+        else:
+            assert run.raised is None
+            expected = self.once or (self.state, self.items, self.error)
+            assert (run.state, run.items, run.error) == expected, run.message
+            assert run.attempt == 1
+            assert run.kept, "a failed job took the caller's own writes along"
+        # The job is locked from its claim to the caller's commit, and never seen as running.
+        if self.during is not None:
+            committed = self.during | (CALLERS if self.during else set())
+            assert run.seen == [Seen(frozenset(committed), "queued", locked=not self.during)]
+
+
+def each(cases: list[Case]) -> pytest.MarkDecorator:
+    """Parametrize a test by cases, named after their bodies."""
+    return pytest.mark.parametrize("case", cases, ids=lambda case: case.body.__name__.strip("_"))

@@ -50,7 +50,7 @@ class Plan:
     def rows_read(self) -> float:
         """Rows of the job table that were looked at, those that a filter dropped included."""
         return sum(
-            node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+            float(node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0)))
             for node in self.scans
         )
 
@@ -108,18 +108,18 @@ class Explainer:
             return
         names = list(dict.fromkeys(NAMED.findall(sql)))
         raw = NAMED.sub(lambda found: f"${names.index(found[1]) + 1}", sql)
-        with ClientCursor[Any](self._driver) as cursor:
+        cursor: Any
+        with ClientCursor(self._driver) as cursor:
             if raw not in self._prepared:
                 self._prepared[raw] = f"explained_{len(self._prepared)}"
-                cursor.execute(f"PREPARE {self._prepared[raw]} AS {raw}")  # type: ignore[arg-type]
+                cursor.execute(f"PREPARE {self._prepared[raw]} AS {raw}")
             values = f"({', '.join(f'%({name})s' for name in names)})" if names else ""
             execute = f"EXECUTE {self._prepared[raw]} {values}"
             cursor.execute("SAVEPOINT explained")
             cursor.execute(
-                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}",  # type: ignore[arg-type]
-                dict(parameters) if names else None,
+                f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {execute}", dict(parameters) if names else None
             )
-            told = cursor.fetchone()[0][0]  # type: ignore[index]
+            told = cursor.fetchone()[0][0]
             cursor.execute("ROLLBACK TO explained")
         nodes = tuple(walk(told["Plan"]))
         self._plans.append(Plan(raw, nodes, told["Execution Time"], "JIT" in told))

@@ -35,6 +35,8 @@ EMBEDDED_SETTINGS = {
     "autovacuum": "off",
     # The folder may be in memory.
     "max_wal_size": "256MB",
+    # Off by default; two-phase Sessions need it.
+    "max_prepared_transactions": "10",
 }
 
 
