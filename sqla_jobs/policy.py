@@ -46,7 +46,9 @@ class RetryPolicy:
         for name in ("base", "cap"):
             value = getattr(self, name)
             if not isinstance(value, dt.timedelta) or not dt.timedelta(0) <= value <= _LONGEST:
-                raise InvalidOption(f"{name} is {value!r}; expected a timedelta of zero to {_LONGEST.days} days")
+                raise InvalidOption(
+                    f"{name} is {value!r}; expected a timedelta of zero to {_LONGEST.days} days"
+                )
         for name in ("retry_on", "give_up_on"):
             value = getattr(self, name)
             classes = tuple(value) if isinstance(value, (tuple, list, set, frozenset)) else (value,)

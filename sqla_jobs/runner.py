@@ -150,8 +150,22 @@ class _Refused:
     touched: bool
 
     @property
+    def may_stand(self) -> bool:
+        """Whether its commit may have taken effect: the connection was lost in it, or a hook raised."""
+        if self.outcome is None or isinstance(self.error, ClaimLost):
+            return False
+        return _is_lost(self.error) or not isinstance(self.error, DBAPIError)
+
+    @property
     def held_only_the_finish(self) -> bool:
         return self.outcome is not None and (self.ran.error is not None or not self.touched)
+
+    @property
+    def is_nobodys_fault(self) -> bool:
+        """Whether what was refused may go through if it is sent again."""
+        if self.held_only_the_finish:
+            return is_transient(self.error)
+        return _is_conflict(self.error) or (self.outcome is not None and _is_lost(self.error))
 
 
 class Runner:
@@ -261,18 +275,18 @@ class Runner:
         may have the claim: the row is read before anything is done.
         """
         error, outcome = refused.error, refused.outcome
-        if isinstance(error, ClaimLost):
-            row = self._persist(lambda: self._standing(job))
-            if row is None or not row.holds(job):
+        row = self._persist(lambda: self._standing(job))
+        if row is None or not row.holds(job):
+            if row is None or outcome is None or not (refused.may_stand and row.shows(job, outcome)):
                 return None
+            log.warning(
+                "job %s (%s): its commit stands, though it ended in %s", job.id, job.task,
+                type(error).__name__, exc_info=None if _is_lost(error) else error, extra=facts(view),
+            )  # fmt: skip
+            return _finished(view, outcome, _shown(row, outcome))
+        if isinstance(error, ClaimLost):
             error = JobEscaped(_CHANGED)  # nobody else has
-        if _is_conflict(error) or (outcome is not None and _is_lost(error)):
-            row = self._persist(lambda: self._standing(job))
-            if row is None or not row.holds(job):
-                if row is None or outcome is None or not (_is_lost(error) and row.shows(job, outcome)):
-                    return None
-                log.info("job %s (%s): the commit stands, though its connection was lost", job.id, job.task)
-                return _finished(view, outcome, _shown(row, outcome))
+        if refused.is_nobodys_fault:
             if row.cancel_requested:
                 return self._record(job, view, decide(Cancel("cancelled while it ran"), None, _give_up))
             if outcome is not None and refused.held_only_the_finish:

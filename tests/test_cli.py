@@ -88,7 +88,7 @@ REFUSED = {
     "a long interval": Case("worker app:queue --poll-interval 1e300", "1e+300 is not a number of seconds"),
     "a limit": Case(
         "worker app:queue --heartbeat-limit 1 --database-url postgresql://",
-        "heartbeat_limit is 0:00:01; expected at least twice the heartbeat_interval",
+        "expected at least twice the heartbeat_interval",
     ),
     "the demo's file": Case("demo --csv nowhere.csv", "File 'nowhere.csv' does not exist"),
 }

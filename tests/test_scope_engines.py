@@ -363,3 +363,19 @@ def test_a_job_sends_no_more_than_it_must(body: Any, sent: list[str], database: 
     seen = statements(database.engine)
     lane.run()
     assert [sql.split()[0] if sql != "ROLLBACK TO" else sql for sql in seen] == CLAIM + sent
+
+
+def test_in_the_callers_transaction_a_job_costs_a_savepoint(database: Database) -> None:
+    lane = Lane(database)
+    lane.enqueue(lane.task(writes_there))
+    with Session(database.engine) as session:
+        seen = statements(database.engine)
+        lane.jobs.work_once(session)
+        assert [sql.split()[0] for sql in seen] == [
+            "BEGIN",
+            "SELECT",
+            "SAVEPOINT",
+            "INSERT",
+            "RELEASE",
+            "UPDATE",
+        ]

@@ -198,6 +198,26 @@ def test_an_event_that_refuses_fails_the_job(lab_database: Database) -> None:
     assert (run.state, run.items, run.error, run.kept) == ("failed", set(), "PermissionError", True)
 
 
+@pytest.mark.parametrize(
+    ("hook", "state", "items", "error"),
+    [("before_commit", "failed", set(), "LookupError"), ("after_commit", "succeeded", {"a"}, None)],
+)
+def test_a_hook_that_raises_at_the_workers_commit(
+    hook: str, state: str, items: set[str], error: str | None, lab_database: Database
+) -> None:
+    sessions = sessionmaker(lab_database.engine)
+
+    def fail(session: Session) -> None:
+        if not session.in_nested_transaction():
+            raise LookupError(hook)
+
+    event.listen(sessions, hook, fail)
+    run = Lab(lab_database).by_worker(lambda s: s.add(Item(name="a")), sessions)
+    assert (run.state, run.items, run.error) == (state, items, error)
+    assert run.finished is not None
+    assert run.finished.state == state, "the worker's hooks are to be told what the row says"
+
+
 def test_in_savepoints_and_context_managers_of_the_callers(lab_database: Database) -> None:
     for case in CASES[:-1]:
         lab = Lab(lab_database)

@@ -126,6 +126,7 @@ class DrainProgress:
 
     def __enter__(self) -> Self:
         self._bar.start()
+        self._bar.console.show_cursor(True)  # a second Ctrl-C ends the process before it could come back
         self._thread.start()
         return self
 

@@ -13,8 +13,10 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Finished, Job, Jobs, RetryPolicy, Task, current_job, lifecycle
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.runner import Runner, is_transient
+from sqla_jobs.runner import Runner
 from sqla_jobs.tasks import Sessions, sessions_of
+from sqla_jobs.worker import outages
+from sqla_jobs.worker.crew import Crew
 from tests.support.models import Effect
 from tests.support.server import Database
 
@@ -30,15 +32,10 @@ def register(session: Session, *, limit: timedelta = timedelta(minutes=5)) -> in
 
 
 def persist(call: Callable[[], Any]) -> Any:
-    """What a worker gives its runner, but impatient: each of a few calls at once after the other."""
-    for _ in range(20):
-        try:
-            return call()
-        except Exception as error:
-            if not is_transient(error):
-                raise
-            last = error
-    raise last
+    """What a worker gives its runner, for a test's own thread."""
+    crew = Crew()
+    crew.start()
+    return outages.persist(crew, timedelta(0), call)
 
 
 @dataclass

@@ -61,7 +61,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._open: set[socket.socket] = set()
         self._threads: list[threading.Thread] = []
-        self._refusing = threading.Event()
+        self._refusing = False
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / f".s.PGSQL.{PORT}"))
         self._listener.listen(50)
@@ -89,13 +89,13 @@ class Proxy:
 
     def refuse(self) -> None:
         """Cut every connection, and refuse new ones until `admit`."""
-        self._refusing.set()
         with self._lock:
+            self._refusing = True
             for each in self._open:
                 hang_up(each)
 
     def admit(self) -> None:
-        self._refusing.clear()
+        self._refusing = False
 
     def close(self) -> None:
         self.refuse()
@@ -118,14 +118,13 @@ class Proxy:
                 client, _ = self._listener.accept()
             except OSError:
                 return
-            if self._refusing.is_set():
-                client.close()
-                continue
             self._spawn(self._serve, client)
 
     def _serve(self, client: socket.socket) -> None:
         with client, connect(self.database.url) as server:
             with self._lock:
+                if self._refusing:
+                    return
                 self._open |= {client, server}
             muted, idle = threading.Event(), threading.Event()
             back = threading.Thread(target=answers, args=(server, client, muted, idle), daemon=True)

@@ -1,0 +1,131 @@
+"""The connections that a job comes to: what is watched on them, what they were like, how they are now."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Transaction, event
+from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.orm import Session
+
+from sqla_jobs.errors import JobEscaped
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A connection as the job has come to it."""
+
+    transaction: Transaction
+    options: Mapping[str, Any]
+
+
+class Connections:
+    """Every connection that a job has come to.
+
+    Parameters:
+        guards: listeners by the event's name; each connection has them until `unwatch`.
+    """
+
+    def __init__(self, guards: Mapping[str, Callable[..., None]]) -> None:
+        self._guards = guards
+        self._found: dict[Connection, _Found] = {}
+        self.refused: dict[Connection, Exception] = {}
+        """Those that the job must not use, and why."""
+        self.any_came = False
+
+    def __iter__(self) -> Iterator[Connection]:
+        """Those that the job may use."""
+        return iter([connection for connection in self._found if connection not in self.refused])
+
+    def __contains__(self, connection: Connection) -> bool:
+        return connection in self._found
+
+    def watch(self, connection: Connection) -> None:
+        """The job has come to this one."""
+        transaction = connection.get_transaction()
+        assert transaction is not None
+        self._found[connection] = _Found(transaction, connection.get_execution_options())
+        self.any_came = True
+        for name, guard in self._guards.items():
+            event.listen(connection, name, guard)
+
+    def unwatch(self) -> None:
+        """The job is over: no more listening."""
+        for connection in self._found:
+            for name, guard in self._guards.items():
+                event.remove(connection, name, guard)
+
+    def forget(self) -> None:
+        """Their transactions have been ended, in order."""
+        self._found.clear()
+
+    def are(self, status: TransactionStatus) -> bool:
+        """Whether any of them is in this state, by the driver's own knowledge."""
+        return any(status_of(connection) == status for connection in self)
+
+    def is_lost(self, connection: Connection) -> bool:
+        """Whether the transaction in which the job came to it is not its transaction any more."""
+        ended = not self._found[connection].transaction.is_active
+        return connection.closed or connection.invalidated or ended
+
+    def restore_options(self) -> None:
+        """Take back the options that the job gave a connection: ``stream_results`` breaks RELEASE."""
+        for connection, found in self._found.items():
+            now = connection.get_execution_options()
+            if now is not found.options:
+                # The level cannot be changed within a transaction, not even back.
+                changed = {name: found.options.get(name) for name in now if name != "isolation_level"}
+                connection.execution_options(**changed)
+
+    def abandon(self, *, close: bool) -> None:
+        """End the transactions that SQLAlchemy takes for ended, and so would not end on the server.
+
+        Parameters:
+            close: end them all, with their connections.
+        """
+        for connection in self._found:
+            if connection.closed or connection.invalidated:
+                continue
+            # While a query is running, the driver's lock is held: a ROLLBACK would wait for ever.
+            if close or status_of(connection) == TransactionStatus.ACTIVE:
+                connection.invalidate()
+            elif self.is_lost(connection):
+                _roll_back_raw(connection)
+
+
+def _roll_back_raw(connection: Connection) -> None:
+    try:
+        connection.connection.rollback()
+    except Exception:
+        connection.invalidate()
+
+
+def status_of(connection: Connection) -> int | None:
+    """The transaction's status as psycopg knows it; None: the connection is gone, or the driver is another."""
+    if connection.closed or connection.invalidated:
+        return None
+    info = getattr(connection.connection.dbapi_connection, "info", None)
+    return getattr(info, "transaction_status", None)
+
+
+def refuse_autocommit(connection: Connection) -> None:
+    """Raise InvalidRequestError if the connection commits each statement by itself."""
+    if getattr(connection.connection.dbapi_connection, "autocommit", False) is True:
+        raise InvalidRequestError(
+            "the Session's connection is in AUTOCOMMIT, which has no savepoints and no transaction to "
+            "share with a job; use an engine with a transactional isolation level"
+        )
+
+
+def refuse_level(connection: Connection, session: Session) -> None:
+    """Raise JobEscaped if the connection began at a level that neither its engine nor its Session has."""
+    options = {**connection.engine.get_execution_options(), **getattr(session, "execution_options", {})}
+    asked = connection.get_execution_options().get("isolation_level")
+    if asked != options.get("isolation_level"):
+        raise JobEscaped(
+            f"the job asked for isolation level {asked!r}, but the transaction is not its own; "
+            "set the level on the engine"
+        )
