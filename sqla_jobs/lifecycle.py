@@ -7,17 +7,22 @@ them with ``AsyncSession.run_sync``.
 from __future__ import annotations
 
 import datetime as dt
+import json
+import logging
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import statements
-from sqla_jobs.errors import WorkerDied
+from sqla_jobs.errors import ArgumentsNotLoadable, WorkerDied
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, died, given_back
 from sqla_jobs.policy import RetryPolicy
+
+log = logging.getLogger("sqla_jobs")
 
 JobT = TypeVar("JobT", bound=JobMixin)
 Model = type[JobMixin]
@@ -40,6 +45,19 @@ class Claimed:
     run_at: dt.datetime
     created_at: dt.datetime
     started_at: dt.datetime | None
+    unreadable: ArgumentsNotLoadable | None = None
+    """Why ``arguments`` are empty: what the row holds is no JSON that Python can read."""
+
+
+def _claimed(row: Any) -> Claimed:
+    job = Claimed(*row[: len(statements.CLAIMED)])
+    try:
+        return replace(job, arguments=json.loads(row.arguments))
+    except (ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        return replace(
+            job, arguments={}, unreadable=ArgumentsNotLoadable(job.task, None, row.arguments, reason)
+        )
 
 
 @dataclass(frozen=True)
@@ -127,7 +145,7 @@ def claim(
         now=now,
         **chosen,
     )
-    return [Claimed(*row[:-1]) for row in rows]
+    return [_claimed(row) for row in rows]
 
 
 def take(
@@ -152,7 +170,7 @@ def take(
         _execute(session, model, ready, limit=1, held=list(held), now=now, **chosen).first()
         or _execute(session, model, statements.take_due(model, any_queue), now=now, **chosen).first()
     )
-    return None if row is None else Claimed(*row)
+    return None if row is None else _claimed(row)
 
 
 # -- finish --------------------------------------------------------------------------------------
@@ -278,7 +296,7 @@ def heartbeat(
 def goodbye(session: Session, model: Model, worker_id: int) -> None:
     """This worker ends and runs nothing any more: what still stands under it is given back."""
     for row in _execute(session, model, statements.running_under(model), p_worker_id=worker_id).all():
-        finish(session, model, Claimed(*row), given_back("its worker stopped"))
+        finish(session, model, _claimed(row), given_back("its worker stopped"))
     _execute(session, model, statements.goodbye(model), p_id=worker_id)
 
 
@@ -288,7 +306,7 @@ class Rescued:
 
     job: Claimed
     outcome: Outcome
-    state: JobState
+    written: Written
 
 
 def rescue(
@@ -305,7 +323,7 @@ def rescue(
     an orphan. Returns at most 100; call again, in a new transaction, while there are some.
     """
     buried = {row.id: row for row in _execute(session, model, statements.bury(model), now=now)}
-    orphans = [Claimed(*row) for row in _execute(session, model, statements.orphans(model))]
+    orphans = [_claimed(row) for row in _execute(session, model, statements.orphans(model))]
     if not orphans:
         return []
     # A lock that had to re-read a changed row judges it by the snapshot from before: the job may
@@ -316,12 +334,27 @@ def rescue(
     for job in orphans:
         if job.worker_id in alive:
             continue
-        delay_for = policy_at(policy_for(job.task), job.attempt, job.max_attempts)
-        outcome = died(_death(job, buried.get(job.worker_id)), delay_for)
-        written = finish(session, model, job, outcome, now=now)
+        outcome = _after_death(job, buried.get(job.worker_id), policy_for)
+        try:
+            with session.begin_nested():
+                written = finish(session, model, job, outcome, now=now)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            log.exception("job %s (%s) cannot be rescued", job.id, job.task)
+            continue  # a table that refuses this one must not keep all the others
         if written is not None:
-            rescued.append(Rescued(job, outcome, written.state))
+            rescued.append(Rescued(job, outcome, written))
     return rescued
+
+
+def _after_death(job: Claimed, worker: Any, policy_for: Callable[[str], RetryPolicy]) -> Outcome:
+    error = _death(job, worker)
+    try:
+        return died(error, policy_at(policy_for(job.task), job.attempt, job.max_attempts))
+    except Exception:  # a policy of the application's own, which did not reckon with this error
+        log.exception("job %s (%s): its retry policy failed, so the default one decides", job.id, job.task)
+        return died(error, policy_at(RetryPolicy(), job.attempt, job.max_attempts))
 
 
 def _death(job: Claimed, worker: Any) -> WorkerDied:
@@ -357,7 +390,7 @@ def give_back_strays(
     unknown at the last call (``suspects``) is given back. Returns the suspects for the next call.
     """
     rows = [
-        Claimed(*row)
+        _claimed(row)
         for row in _execute(session, model, statements.running_under(model), p_worker_id=worker_id)
     ]
     strays = [row for row in rows if (row.id, row.claim) not in known]

@@ -75,6 +75,7 @@ def work_once(
         has been rolled back: half a job may have been in it.
     """
     own: Session = session() if isinstance(session, scoped_session) else session
+    own.flush()  # a job that is pending in this Session is as good as one that is in the table
     model = registry.model
     refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
     job = lifecycle.take(own, model, queues, held=_taken.get(), now=now)
@@ -85,7 +86,7 @@ def work_once(
     scope = JobScope(own, model, owned=False)
     token = _taken.set((*_taken.get(), job.id))
     try:
-        ran = _run(registry, view, scope, own)
+        ran = _run(registry, job, view, scope, own)
         if isinstance(ran.error, KeyboardInterrupt) or _is_conflict(ran.error):
             raise ran.error
         outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
@@ -97,7 +98,7 @@ def work_once(
         raise
     finally:
         _taken.reset(token)
-    return _finished(view, outcome, written)
+    return finished(view, outcome, written)
 
 
 _taken: ContextVar[tuple[int, ...]] = ContextVar("sqla_jobs_taken", default=())
@@ -107,15 +108,17 @@ transaction does not hide them from a job that calls `work_once` itself."""
 _CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
 
 
-def _run(registry: Registry[Any], job: RunningJob, scope: JobScope, session: Session) -> Ran:
+def _run(registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope, session: Session) -> Ran:
     """Run the task in its scope; what keeps it from being called is an error of the job."""
 
     def body() -> Any:
         task = registry.find(job.task)
+        if job.unreadable is not None:
+            raise job.unreadable
         args, kwargs = task.signature.decode(job.arguments)
         return _call(task.function, session, *args, **kwargs)
 
-    with as_current(job):
+    with as_current(view):
         return scope.run(body)
 
 
@@ -127,7 +130,8 @@ def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     return returned
 
 
-def _finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
+def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
+    """What hooks are told of a run whose outcome is written."""
     due = written.run_at if written.state is JobState.SCHEDULED else None
     return Finished(job, written.state, outcome.error, due)
 
@@ -249,14 +253,14 @@ class Runner:
         scope = JobScope(session, self._model, owned=True)
         ran, outcome = Ran(), None
         try:
-            ran = _run(self._registry, view, scope, session)
+            ran = _run(self._registry, job, view, scope, session)
             if _is_conflict(ran.error):
                 raise ran.error
             outcome = decide(ran.returned, ran.error, _delay_for(policy, view))
             written = lifecycle.finish(session, self._model, job, outcome)
             if written is not None:
                 scope.commit()
-                return _finished(view, outcome, written)
+                return finished(view, outcome, written)
         except Exception as error:
             if isinstance(error, JobEscaped):
                 scope.abandon()
@@ -283,7 +287,7 @@ class Runner:
                 "job %s (%s): its commit stands, though it ended in %s", job.id, job.task,
                 type(error).__name__, exc_info=None if _is_lost(error) else error, extra=facts(view),
             )  # fmt: skip
-            return _finished(view, outcome, _shown(row, outcome))
+            return finished(view, outcome, _shown(row, outcome))
         if isinstance(error, ClaimLost):
             error = JobEscaped(_CHANGED)  # nobody else has
         if refused.is_nobodys_fault:
@@ -309,7 +313,7 @@ class Runner:
             return self.transact(lambda s: lifecycle.finish(s, self._model, job, outcome))
 
         written = self._persist(write)
-        return None if written is None else _finished(view, outcome, written)
+        return None if written is None else finished(view, outcome, written)
 
     def _standing(self, job: Claimed) -> Standing | None:
         return self.transact(lambda s: lifecycle.standing(s, self._model, job.id))

@@ -129,7 +129,7 @@ def test_a_rescued_job_has_spent_its_attempt_and_says_how(session: Session) -> N
     job = running(session, number)
     (rescued,) = rescue(session, NOW + LIMIT, RetryPolicy(base=timedelta(hours=1)))
     assert isinstance(rescued.outcome.error, WorkerDied)
-    assert rescued.state is JobState.SCHEDULED
+    assert rescued.written.state is JobState.SCHEDULED
     found = row(session, job)
     assert (found.state, found.attempt, found.claim, found.crashes) == ("scheduled", 1, 1, 1)
     assert found.worker_id is None
@@ -142,7 +142,7 @@ def test_a_rescued_job_has_spent_its_attempt_and_says_how(session: Session) -> N
 def test_without_attempts_left_it_is_failed(session: Session) -> None:
     job = running(session, 4711)
     (rescued,) = rescue(session, policy=NEVER)
-    assert rescued.state is JobState.FAILED
+    assert rescued.written.state is JobState.FAILED
     found = row(session, job)
     assert (found.state, found.finished_at, found.crashes) == ("failed", NOW, 1)
     assert found.attempts[0]["error"] == "sqla_jobs.errors.WorkerDied"
@@ -150,27 +150,27 @@ def test_without_attempts_left_it_is_failed(session: Session) -> None:
 
 def test_the_jobs_own_limit_counts_first(session: Session) -> None:
     patient, impatient = running(session, 4711, max_attempts=2), running(session, 4711, max_attempts=1)
-    states = {each.job.id: each.state for each in rescue(session, policy=RetryPolicy(max_attempts=2))}
+    states = {each.job.id: each.written.state for each in rescue(session, policy=RetryPolicy(max_attempts=2))}
     assert states == {patient.id: JobState.SCHEDULED, impatient.id: JobState.FAILED}
 
 
 def test_what_the_task_would_not_retry_is_retried_all_the_same(session: Session) -> None:
     running(session, 4711)
     (rescued,) = rescue(session, policy=RetryPolicy(retry_on=(KeyError,), give_up_on=(Exception,)))
-    assert rescued.state is JobState.SCHEDULED
+    assert rescued.written.state is JobState.SCHEDULED
 
 
 def test_each_task_has_its_own_policy(session: Session) -> None:
     ones = {running(session, 4711, task=name).id: name for name in ("again", "never")}
     policies: dict[str, RetryPolicy] = {"again": AT_ONCE, "never": NEVER}
     rescued = lifecycle.rescue(session, Job, policies.__getitem__, now=NOW)
-    assert {ones[each.job.id]: each.state for each in rescued} == {"again": "scheduled", "never": "failed"}
+    assert {ones[each.job.id]: each.written.state for each in rescued} == {"again": "scheduled", "never": "failed"}
 
 
 def test_a_requested_cancel_wins(session: Session) -> None:
     job = running(session, 4711, cancel_requested_at=NOW)
     (rescued,) = rescue(session)
-    assert rescued.state is JobState.CANCELLED
+    assert rescued.written.state is JobState.CANCELLED
     assert row(session, job).state == "cancelled"
 
 

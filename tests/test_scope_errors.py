@@ -9,12 +9,13 @@ from typing import Any
 
 from sqlalchemy import delete, func, text, update
 from sqlalchemy.exc import DBAPIError, SQLAlchemyError
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_jobs import Cancel, Snooze, current_job
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import Job
 from tests.support.contain import Case, Lab, add, each
+from tests.support.lane import Lane
 from tests.support.models import Item
 from tests.support.server import Database
 
@@ -251,6 +252,40 @@ def test_ctrl_c_is_the_callers_but_in_a_worker_it_is_the_jobs(lab_database: Data
 def test_a_snooze_leaves_nothing_and_costs_no_attempt(lab_database: Database) -> None:
     for run in (Lab(lab_database).by_worker(snoozes), Lab(lab_database).by_work_once(snoozes)):
         assert (run.state, run.attempt, run.items, run.error) == ("scheduled", 0, set(), None)
+
+
+def test_a_refusal_is_recorded_with_its_line_and_what_to_do_instead(lab_database: Database) -> None:
+    def rolls_the_connection_back(s: Session) -> None:
+        add(s, "a")
+        s.connection().rollback()
+
+    lab = Lab(lab_database)
+    run = lab.by_worker(rolls_the_connection_back)
+    assert run.error == ESCAPED
+    assert "session.rollback() is contained and may be used" in (run.message or "")
+    (trace,) = lab_database.rows("SELECT attempts->0->>'traceback' AS trace FROM sqla_jobs")
+    assert "s.connection().rollback()" in trace.trace
+
+
+def test_a_job_that_spoils_its_row_is_a_failed_attempt_not_a_lost_claim(database: Database) -> None:
+    lane = Lane(database)
+    job_id = lane.enqueue(lane.task(cancels_all_jobs))
+    finished = lane.run()
+    assert finished is not None
+    assert isinstance(finished.error, JobEscaped)
+    assert lane.row(job_id).state == "scheduled"
+
+
+def test_a_task_that_is_unknown_is_a_failed_attempt_on_any_session(lab_database: Database) -> None:
+    lab = Lab(lab_database)
+    sessions = sessionmaker(lab_database.engine, autobegin=False)
+    with sessions() as session, session.begin():
+        gone = lab.jobs.enqueue(session, "gone").id
+    lab.by_worker(raises(ValueError()), sessions)
+    rows = lab_database.rows(
+        "SELECT id, attempts->0->>'error' AS error FROM sqla_jobs WHERE id = :id", id=gone
+    )
+    assert [(row.id, row.error.rpartition(".")[2]) for row in rows] == [(gone, "UnknownTask")]
 
 
 def test_an_escape_says_so_with_what_the_job_raised_as_its_cause(lab_database: Database) -> None:

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import pytest
 from flask import Flask
 from flask_sqlalchemy import SQLAlchemy
-from sqlalchemy import event, select
+from sqlalchemy import event, insert, select
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sqla_jobs import Job, Jobs
+from sqla_jobs.errors import JobEscaped
 from tests.support.contain import Case, Lab, add, each
 from tests.support.models import Item
 from tests.support.server import Database
@@ -232,6 +233,61 @@ def test_in_savepoints_and_context_managers_of_the_callers(lab_database: Databas
                 session.add(Item(name="later"))
         assert lab.items() == {"outer", "inner", "later"} | case.items
         assert lab.outcome().state == case.state
+
+
+def test_the_callers_own_savepoint_is_out_of_reach(lab_database: Database) -> None:
+    def ends_what_is_around(s: Any) -> None:
+        s.get_nested_transaction().parent.rollback()
+
+    def ends_one_after_the_other(s: Any) -> None:
+        for _ in range(2):
+            with suppress(JobEscaped):
+                s.get_nested_transaction().close()
+
+    lab = Lab(lab_database)
+    lab.enqueue(ends_what_is_around)
+    with Session(lab_database.engine) as session, session.begin(), session.begin_nested():
+        add(session, "a")
+        lab.jobs.work_once(session)
+    assert (lab.outcome().state, lab.items()) == ("failed", {"a"})
+
+    lab.enqueue(ends_one_after_the_other)
+    with Session(lab_database.engine) as session:
+        session.begin_nested()
+        add(session, "b")
+        with pytest.raises(JobEscaped):
+            lab.jobs.work_once(session)
+        session.commit()
+    assert (lab.outcome().state, lab.items()) == ("queued", {"a"})
+
+
+def test_a_connection_that_a_task_has_from_its_caller(lab_database: Database) -> None:
+    lab = Lab(lab_database)
+    with Session(lab_database.engine) as session:
+        connection = session.connection()
+
+        def uses_it(s: Session) -> None:
+            connection.execute(insert(Item).values(name="a"))
+            raise ValueError
+
+        lab.enqueue(uses_it)
+        lab.jobs.work_once(session)
+        session.commit()
+    assert (lab.outcome().state, lab.items()) == ("failed", set())
+
+
+def test_a_callers_connection_keeps_nothing_of_a_job_that_has_escaped(lab_database: Database) -> None:
+    """SQLAlchemy takes the refused commit for the transaction's end; on the server nothing has ended."""
+    lab = Lab(lab_database)
+    lab.enqueue(commits_the_connection)
+    with lab_database.engine.connect() as connection:
+        outer = connection.begin()
+        with Session(connection) as session, pytest.raises(JobEscaped):
+            lab.jobs.work_once(session)
+        outer.close()
+        connection.execute(insert(Item).values(name="next"))
+        connection.commit()
+    assert (lab.outcome().state, lab.items()) == ("queued", {"next"})
 
 
 # -- from job to job ---------------------------------------------------------------------------------

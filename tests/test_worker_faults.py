@@ -142,7 +142,7 @@ def test_a_worker_that_stops_while_the_database_is_away_gives_up_in_the_end(
         assert outage.wait(PATIENCE)
 
     enqueue(database, hold.job())
-    stopped = worker(jobs, remote, told, heartbeat_limit=2 * OFTEN).start()
+    stopped = worker(jobs, remote, told, heartbeat_limit=10 * OFTEN).start()
     assert runs.wait(PATIENCE)
     between.refuse()
     stopped.stop()
@@ -277,7 +277,7 @@ def test_without_a_heartbeat_in_time_nothing_is_claimed(
     jobs: Jobs[Job], database: Database, told: Told
 ) -> None:
     """Others may have taken it for dead: what it claims under its old id they would take away at once."""
-    idle = worker(jobs, database.engine, told, heartbeat_limit=2 * OFTEN).start()
+    idle = worker(jobs, database.engine, told, heartbeat_limit=10 * OFTEN).start()
     with database.engine.connect() as locker:
         locker.execute(text("SELECT id FROM sqla_jobs_workers FOR UPDATE"))
         until(database, "SELECT now() > heartbeat_at + 3 * heartbeat_limit FROM sqla_jobs_workers")

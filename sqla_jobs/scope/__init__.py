@@ -22,7 +22,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import JobMixin
-from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_level, status_of
+from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_level
 from sqla_jobs.scope.savepoint import Savepoint
 from sqla_jobs.scope.sql import ends_transaction, releases
 
@@ -59,7 +59,6 @@ class JobScope:
         }
         if session.twophase:
             guards |= {
-                "prepare_twophase": self._guard_commit,
                 "commit_twophase": self._guard_commit,
                 "rollback_twophase": self._guard_rollback,
             }
@@ -173,14 +172,8 @@ class JobScope:
         for connection, refusal in self._connections.refused.items():
             if self._owned and connection.engine is self._home:  # the outcome would be recorded on it
                 return _line(refusal)
-        for connection in self._connections:
-            status = status_of(connection)
-            if (
-                self._connections.is_lost(connection)
-                or (status == TransactionStatus.IDLE and connection in self._base.on)
-                or (status == TransactionStatus.INERROR and not self._owned)
-            ):
-                return _GONE
+        if any(self._connections.is_lost(connection) for connection in self._connections):
+            return _GONE
         return None
 
     def _forget(self) -> None:

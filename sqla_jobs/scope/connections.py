@@ -47,10 +47,10 @@ class Connections:
         """The job has come to this one."""
         transaction = connection.get_transaction()
         assert transaction is not None
-        self._found[connection] = _Found(transaction, connection.get_execution_options())
         self.any_came = True
         for name, guard in self._guards.items():
             event.listen(connection, name, guard)
+        self._found[connection] = _Found(transaction, connection.get_execution_options())
 
     def unwatch(self) -> None:
         """The job is over: no more listening."""
@@ -104,7 +104,7 @@ def _roll_back_raw(connection: Connection) -> None:
 
 
 def status_of(connection: Connection) -> int | None:
-    """The transaction's status as psycopg knows it; None: the connection is gone, or the driver is another."""
+    """The transaction's status as psycopg knows it; None: the connection is gone, or of another driver."""
     if connection.closed or connection.invalidated:
         return None
     info = getattr(connection.connection.dbapi_connection, "info", None)

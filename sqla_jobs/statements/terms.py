@@ -92,8 +92,23 @@ def each_queue() -> TableValuedAlias:
 
 
 def claimed(table: Table) -> list[ColumnElement[Any]]:
-    """The columns of ``CLAIMED``."""
-    return [table.c[name] for name in CLAIMED]
+    """The columns of ``CLAIMED``, in forms that Python can load from any row.
+
+    A row that it cannot, from raw SQL, would be the first one of its queue for every claim from then on:
+    ``arguments`` are text, since a number may have more digits and a list more levels than Python reads.
+    """
+    forms: dict[str, ColumnElement[Any]] = {
+        "arguments": cast(table.c.arguments, Text).label("arguments"),
+        "created_at": _finite(table.c.created_at).label("created_at"),
+    }
+    return [forms.get(name, table.c[name]) for name in CLAIMED]
+
+
+def _finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
+    zoned = DateTime(timezone=True)
+    first = literal_column("timestamptz '0001-01-02 UTC'", zoned)
+    last = literal_column("timestamptz '9999-12-30 UTC'", zoned)
+    return func.least(func.greatest(moment, first, type_=zoned), last, type_=zoned)
 
 
 def now() -> ColumnElement[dt.datetime]:

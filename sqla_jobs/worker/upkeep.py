@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sqla_jobs import lifecycle, scheduler
-from sqla_jobs.runner import Finished, Runner
+from sqla_jobs.runner import Finished, Runner, finished
 from sqla_jobs.tasks import Registry, running
 from sqla_jobs.worker.crew import Crew
 from sqla_jobs.worker.outages import backoff, report
@@ -79,8 +79,8 @@ class Upkeep:
         while not self._crew.wait_until_gone(min(look_at, sweep_at) - time.monotonic(), or_replan=True):
             try:
                 if time.monotonic() >= sweep_at:
+                    sweep_at = time.monotonic() + self._beat  # also if it fails: strays need that time
                     self._sweep()
-                    sweep_at = time.monotonic() + self._beat
                 if self._crew.replanned() or time.monotonic() >= look_at:
                     look_at = time.monotonic() + self._look()
                 failures = 0
@@ -108,7 +108,7 @@ class Upkeep:
                 return
             for each in rescued:
                 view = running(each.job, policy_for(each.job.task))
-                self._announce(Finished(view, each.state, each.outcome.error))
+                self._announce(finished(view, each.outcome, each.written))
 
 
 def _iso(seconds: float) -> str:

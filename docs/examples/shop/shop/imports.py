@@ -133,10 +133,9 @@ def _take_in(session: Session, row: Row) -> None:
         customer=_customer(session, fields),
         currency=fields["currency"],
         confirm_by=fields["confirm_by"],
+        lines=[_line(item) for item in fields["items"].split(";")],
     )
     session.add(order)
-    session.flush()
-    order.lines = [_line(item) for item in fields["items"].split(";")]
     if not TOTAL.fullmatch(fields["total"]):
         raise Refused("bad number", f"total {fields['total']}")
     if order.total != Decimal(fields["total"]):

@@ -7,7 +7,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, joinedload
 
 from shop.models import Booking, Fax, Invoice, Order
 from sqla_jobs import Jobs, RetryPolicy, current_job
@@ -64,4 +64,5 @@ def send_fax(session: Session, number: str) -> None:
 
 
 def order_of(session: Session, number: str) -> Order:
-    return session.scalars(select(Order).where(Order.number == number)).one()
+    with_lines = select(Order).options(joinedload(Order.lines))
+    return session.scalars(with_lines.where(Order.number == number)).unique().one()
