@@ -79,3 +79,10 @@ class RetryPolicy:
         # 2**62 seconds are beyond any cap; a float of a larger power could overflow.
         least = self.base.total_seconds() * 2.0 ** min(max(attempt, 1) - 1, 62)
         return dt.timedelta(seconds=min(least * (1.0 + uniform()), self.cap.total_seconds()))
+
+
+def policy_at(
+    policy: RetryPolicy, attempt: int, max_attempts: int | None
+) -> Callable[[BaseException], dt.timedelta | None]:
+    """A retry policy at one attempt of a job: error -> delay, or None to give up."""
+    return lambda error: policy.delay(attempt, error, max_attempts=max_attempts)

@@ -20,6 +20,8 @@ from tests.support.server import Database
 
 APP = """
 import logging
+import signal
+import threading
 
 from sqlalchemy import text
 from sqlalchemy.orm import Session
@@ -44,6 +46,11 @@ def fail(session: Session) -> None:
 def fail_once(session: Session) -> None:
     if current_job().attempt == 1:
         raise RuntimeError("try again tomorrow")
+
+
+@jobs.task
+def signal_this_thread(session: Session) -> None:
+    signal.pthread_kill(threading.get_ident(), signal.SIGTERM)
 
 
 @jobs.task
@@ -210,6 +217,14 @@ def test_the_second_signal_ends_the_process_at_once(
     # It runs no more, but says so until it is rescued; what it wrote went with its connection.
     assert state(database, running) == "running"
     assert database.rows("SELECT job_id FROM effects") == []
+
+
+def test_a_signal_that_does_not_wake_the_main_thread_is_heeded(folder: Path, database: Database) -> None:
+    # The system may give it to any thread, and the main one may just be about to wait.
+    job = enqueue(database, "signal_this_thread")
+    with command("worker", "app:jobs", folder=folder, DATABASE_URL=database.url_string) as worker:
+        assert worker.wait(patience=20) == 0
+    assert state(database, job) == "succeeded"
 
 
 def test_a_signal_before_it_works_ends_the_process(folder: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_file_of_ones_own(tmp_path: Path, empty_database: Database) -> None:
         (b"Number,Date\n", r"no column number, date, customer"),
         (
             "number,date\n".encode("utf-16"),
-            r"the first line is not UTF-8 text \(a spreadsheet's own format\?\)",
+            r"mine.csv is not UTF-8 text \(a spreadsheet's own format\?\)",
         ),
         (b"note,note," + FILE.partition("\n")[0].encode(), r"column note is there twice"),
         (FILE.partition("\n")[0].encode(), r"mine.csv has no orders"),

@@ -174,12 +174,15 @@ def test_their_connection_lost_before_the_commit_runs_the_job_again(two: Two) ->
 
 
 def test_a_session_that_is_bound_anew_by_its_job_is_caught(two: Two) -> None:
+    other = create_engine(two.here.url)  # of the same database: the outcome would be found and written
+
     def binds(s: Session) -> None:
         writes_both(s)
-        s.bind_mapper(Job, two.there.engine)
+        s.bind_mapper(Job, other)
 
     run = two.lab.by_worker(binds, two.sessions)
     assert (run.state, two.written(), run.error) == ("failed", (0, 0), "JobEscaped")
+    other.dispose()
 
 
 def test_a_changed_bind_is_another_engine_and_the_outcome_stays_at_home(lab_database: Database) -> None:
@@ -318,8 +321,10 @@ def test_twophase(two: Two) -> None:
         lambda s: s.get_transaction().prepare(),
         commits_the_other_connection,
     ):
+        two.here.execute("DELETE FROM effects")
+        two.there.execute("DELETE FROM items")
         run = two.lab.by_worker(body, sessions)
-        assert (run.state, run.error) == ("failed", "JobEscaped")
+        assert (run.state, two.written(), run.error) == ("failed", (0, 0), "JobEscaped")
     for database in (two.here, two.there):
         assert database.scalar("SELECT count(*) FROM pg_prepared_xacts") == 0
 

@@ -180,9 +180,9 @@ SAVEPOINT = [
     Case(commits_the_mark_of_its_last_commit, "failed", error=ESCAPED),
     Case(closes_our_savepoint, "failed", error=ESCAPED),
     Case(rolls_back_our_savepoint, "failed", error=ESCAPED),
-    Case(rolls_back_our_savepoint_and_goes_on, "failed", error=ESCAPED, escapes=True),
+    Case(rolls_back_our_savepoint_and_goes_on, "failed", error=ESCAPED),
     Case(rolls_back_our_savepoint_and_uses_a_kept_connection, "failed", error="ValueError"),
-    Case(rolls_back_our_savepoint_before_its_first_use, "failed", error=ESCAPED, escapes=True),
+    Case(rolls_back_our_savepoint_before_its_first_use, "failed", error=ESCAPED),
     Case(releases_on_the_connection, "failed", error=ESCAPED),
     Case(rolls_back_on_the_connection, "failed", error=ESCAPED),
 ]
@@ -278,7 +278,7 @@ TRANSACTION = [
     Case(commits_the_root_and_goes_on, "failed", error="PendingRollbackError"),
     Case(commits_by_the_class, "failed", error=ESCAPED),
     Case(deletes_our_commit, "failed", error=ESCAPED),
-    Case(rolls_back_the_root, "failed", error=ESCAPED),
+    Case(rolls_back_the_root, "failed", error=ESCAPED, escapes=True),
     Case(rolls_back_the_root_and_goes_on, "failed", error=ESCAPED, escapes=True),
     Case(rolls_back_by_the_class, "failed", error=ESCAPED, escapes=True),
     Case(closes_the_root, "failed", error=ESCAPED, escapes=True),
@@ -286,7 +286,7 @@ TRANSACTION = [
     Case(closes_the_connection_unseen, "failed", error=ESCAPED, escapes=True),
     Case(invalidates_the_connection, "failed", error=ESCAPED, escapes=True),
     Case(detaches_the_connection, "succeeded", {"a", "b"}),
-    Case(ends_the_root_before_its_first_use, "failed", error=ESCAPED),
+    Case(ends_the_root_before_its_first_use, "failed", error=ESCAPED, escapes=True),
     Case(asks_the_root_for_a_connection, "succeeded"),
 ]
 

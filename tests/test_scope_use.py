@@ -10,9 +10,9 @@ import pytest
 from sqlalchemy import event, insert, select
 from sqlalchemy.orm import Session
 
-from sqla_jobs import current_job
+from sqla_jobs import Worker, current_job
 from tests.support.contain import Case, Lab, add, each
-from tests.support.models import Item
+from tests.support.models import Effect, Item
 from tests.support.server import Database
 
 ESCAPED = "JobEscaped"
@@ -180,3 +180,43 @@ def test_run_by_a_worker(case: Case, lab_database: Database) -> None:
 @each(CASES)
 def test_run_in_the_callers_transaction(case: Case, lab_database: Database) -> None:
     case.check_by_work_once(lab_database)
+
+
+def test_in_threads_at_once_each_job_is_contained_by_itself(lab_database: Database) -> None:
+    lab = Lab(lab_database)
+    lab_database.execute("DELETE FROM effects")
+
+    def leave(s: Session, note: str) -> None:
+        s.add(Effect(job_id=current_job().id, note=note))
+        s.flush()
+
+    def keeps_both(s: Session) -> None:
+        leave(s, "a")
+        s.commit()
+        leave(s, "b")
+
+    def keeps_the_second(s: Session) -> None:
+        leave(s, "a")
+        s.rollback()
+        leave(s, "b")
+
+    def keeps_none(s: Session) -> None:
+        keeps_both(s)
+        raise ValueError
+
+    def escapes(s: Session) -> None:
+        leave(s, "a")
+        s.connection().commit()
+
+    expected = {}
+    for body, notes in ((keeps_both, "ab"), (keeps_the_second, "b"), (keeps_none, ""), (escapes, "")) * 20:
+        expected[lab.enqueue(body)] = notes
+    worker = Worker(lab.jobs, lab_database.engine, threads=4, drain=True)
+    worker.start()
+    assert worker.join(60)
+    rows = lab_database.rows(
+        "SELECT job.id, job.state, coalesce(string_agg(note, '' ORDER BY effects.id), '') AS notes "
+        "FROM sqla_jobs AS job LEFT JOIN effects ON job_id = job.id GROUP BY job.id"
+    )
+    assert {row.id: row.notes for row in rows} == expected
+    assert all((row.state == "succeeded") == bool(row.notes) for row in rows)

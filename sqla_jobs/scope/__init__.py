@@ -63,8 +63,6 @@ class JobScope:
                 "rollback_twophase": self._guard_rollback,
             }
         self._connections = Connections(guards)
-        self._returning = False
-        """Our own ROLLBACK TO is under way."""
 
     @property
     def touched(self) -> bool:
@@ -160,12 +158,7 @@ class JobScope:
 
     def _problem(self) -> str | None:
         """What is not as it was when the job came; None: all is."""
-        session = self._session
-        if (
-            session.get_transaction() is not self._root
-            or session.get_nested_transaction() is not self._around
-            or not self._root.is_active
-        ):
+        if not self._root.is_active:
             return _GONE
         if self._engine() is not self._home:
             return "the job bound its Session to another engine"
@@ -281,11 +274,7 @@ class JobScope:
         session = self._session
         whole = self._mark is self._base
         self._connections.restore_options()
-        self._returning = True
-        try:
-            self._mark.roll_back(session, beneath=self._around if whole else self._base.nested)
-        finally:
-            self._returning = False
+        self._mark.roll_back(session, beneath=self._around if whole else self._base.nested)
         self._mark = Savepoint(session.begin_nested())
         if whole:
             self._base = self._mark
@@ -316,8 +305,6 @@ class JobScope:
             if not sql.startswith("SAVEPOINT"):  # which is our own
                 raise JobEscaped("this Connection is not in the job's savepoint: use session.connection()")
         elif releases(sql, name):
-            raise JobEscaped(_ENDED)
-        if not (self._returning or self._base.stands_in(self._session)):
             raise JobEscaped(_ENDED)
 
     def _guard_commit(self, *_: Any) -> None:

@@ -165,13 +165,15 @@ class Worker:
         try:
             for each in self._threads:
                 each.start()
-        except BaseException:  # the system gives no more threads
+        except BaseException as error:
             self.stop()
             self._crew.dismiss(sum(each.ident is None for each in hands))
-            for each in self._threads:
-                if each.ident is not None:
-                    each.join()
-            self._goodbye()
+            # The system gives no more threads. A signal's exception does not wait: a job may run by now.
+            if isinstance(error, Exception):
+                for each in self._threads:
+                    if each.ident is not None:
+                        each.join()
+                self._goodbye()
             raise
 
     def stop(self) -> None:
@@ -211,7 +213,10 @@ class Worker:
             self.start()
             if early:
                 self.stop()
-            self.join()
+            # A signal in the last instant before a wait does not end it: Python's handlers run between
+            # two bytecodes of this thread. So no wait is longer than this.
+            while not self.join(timeout=0.5):
+                pass
 
     def __enter__(self) -> Self:
         return self.start()

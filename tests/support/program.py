@@ -99,9 +99,9 @@ class Program:
         """Ctrl-C: SIGINT to the program and all its children."""
         os.killpg(self._process.pid, signal.SIGINT)
 
-    def wait(self) -> int:
+    def wait(self, patience: float = PATIENCE) -> int:
         """The exit code; what the program has said is then in `output` and `errors`."""
-        code = self._process.wait(PATIENCE)
+        code = self._process.wait(patience)
         for reader in self._readers:
             reader.join(PATIENCE)
         while not self._lines.empty():

@@ -19,6 +19,7 @@ from shop.tasks import EUROS, book_in_euros, write_invoice
 from sqla_jobs.errors import ArgumentsNotStorable
 
 COLUMNS = ("number", "date", "customer", "email", "country", "currency", "items", "total", "confirm_by")
+EXPECTED = f"expected {', '.join(COLUMNS)}, separated by commas, in UTF-8"
 ITEM = re.compile(r"(?P<quantity>-?\d{1,6}) x (?P<article>[\w-]+) @ (?P<price>\d{1,7}\.\d\d)")
 DATE = re.compile(r"\d{4}-\d\d-\d\d")
 NOT_TEXT = re.compile("[\x00\ud800-\udfff]")
@@ -51,6 +52,9 @@ class Row:
 def read(path: Path) -> Iterator[Row]:
     """The orders of a file; raises `BadFile` if it is none, or has none."""
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+        if NOT_TEXT.search(file.readline()):
+            raise BadFile(f"{path.name} is not UTF-8 text (a spreadsheet's own format?); {EXPECTED}")
+        file.seek(0)
         reader = csv.reader(file)
         try:
             header = [name.strip() for name in next(reader, [])]
@@ -69,16 +73,13 @@ def read(path: Path) -> Iterator[Row]:
 
 
 def _check(header: list[str], file: str) -> None:
-    expected = f"expected {', '.join(COLUMNS)}, separated by commas, in UTF-8"
     if not header:
-        raise BadFile(f"{file} is empty; its first line must name the columns: {expected}")
-    if not "".join(header).isprintable():
-        raise BadFile(f"{file}: the first line is not UTF-8 text (a spreadsheet's own format?); {expected}")
+        raise BadFile(f"{file} is empty; its first line must name the columns: {EXPECTED}")
     shown = ", ".join(header)
     if missing := [name for name in COLUMNS if name not in header]:
         other = next((mark for mark in ";\t|" if mark in shown), None)
         hint = f" (the columns are separated by {other!r})" if other else ""
-        raise BadFile(f"{file}: no column {', '.join(missing)}; found {shown}{hint}; {expected}")
+        raise BadFile(f"{file}: no column {', '.join(missing)}; found {shown}{hint}; {EXPECTED}")
     if doubled := {name for name in header if header.count(name) > 1}:
         raise BadFile(f"{file}: column {', '.join(sorted(doubled))} is there twice; found {shown}")
 

@@ -1,142 +1,35 @@
-"""One job: claim, run, finish. What follows is decided in ``outcome``, written by ``lifecycle``."""
+"""The ordinary lane: one job of a worker, claimed, run and finished in transactions of their own."""
 
 from __future__ import annotations
 
 import datetime as dt
-import inspect
 import logging
 from collections.abc import Callable, Sequence
-from contextvars import ContextVar, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
-from typing import Any, Final, TypeGuard, TypeVar
+from typing import Any, Final, TypeVar
 
 from sqlalchemy import Engine
-from sqlalchemy.exc import DBAPIError, DisconnectionError, InterfaceError, OperationalError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import Cancel, ClaimLost, ConfigurationError, JobEscaped, Snooze
-from sqla_jobs.lifecycle import Claimed, Standing, Written, policy_at
+from sqla_jobs.errors import Cancel, ClaimLost, ConfigurationError, JobEscaped
+from sqla_jobs.lifecycle import Claimed, Standing, Written
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
-from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.policy import RetryPolicy, policy_at
+from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
+from sqla_jobs.runner.run import CHANGED, Finished, facts, finished, run
 from sqla_jobs.scope import JobScope, Ran, refuse_autocommit
-from sqla_jobs.tasks import Registry, RunningJob, Sessions, as_current, running
+from sqla_jobs.tasks import Registry, RunningJob, Sessions, running
 
 T = TypeVar("T")
 log = logging.getLogger("sqla_jobs")
 
 RERUNS: Final = 5
 """How often a job runs again after a serialization failure or deadlock without spending an attempt."""
-
-
-@dataclass(frozen=True)
-class Finished:
-    """The end of one run of a job.
-
-    ``state`` is what the row says now: ``scheduled`` after a failure that is retried, or a snooze.
-    ``error`` is what the run raised (or the Cancel or Snooze it returned); None: it succeeded.
-    """
-
-    job: RunningJob
-    state: JobState
-    error: BaseException | None = None
-    run_at: dt.datetime | None = None
-    """When it is due again, if it is ``scheduled``."""
-
-    @property
-    def failed(self) -> bool:
-        """Whether this run failed, be it retried or not; a Snooze or a Cancel is no failure."""
-        return self.error is not None and not isinstance(self.error, (Cancel, Snooze))
-
-
-# -- in the caller's transaction -------------------------------------------------------------------
-
-
-def work_once(
-    registry: Registry[Any],
-    session: Session | scoped_session[Any],
-    queues: Sequence[str] | None = None,
-    *,
-    now: dt.datetime | None = None,
-) -> Finished | None:
-    """Claim, run and finish one job in savepoints of the caller's transaction; None: there is no job.
-
-    Nothing is committed: the caller's commit makes it all true, its rollback makes it unhappen.
-
-    Raises:
-        JobEscaped: the job ended the caller's transaction, or changed its own row.
-        DBAPIError: a serialization failure or deadlock.
-        InvalidRequestError: the Session is in AUTOCOMMIT.
-
-        Once it has claimed a job, whatever it raises, nothing is recorded and the caller's transaction
-        has been rolled back: half a job may have been in it.
-    """
-    own: Session = session() if isinstance(session, scoped_session) else session
-    own.flush()  # a job that is pending in this Session is as good as one that is in the table
-    model = registry.model
-    refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
-    job = lifecycle.take(own, model, queues, held=_taken.get(), now=now)
-    if job is None:
-        return None
-    policy = registry.policy_for(job.task)
-    view = running(job, policy, attempt=job.attempt + 1)
-    scope = JobScope(own, model, owned=False)
-    token = _taken.set((*_taken.get(), job.id))
-    try:
-        ran = _run(registry, job, view, scope, own)
-        if isinstance(ran.error, KeyboardInterrupt) or _is_conflict(ran.error):
-            raise ran.error
-        outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
-        written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
-        if written is None:
-            raise JobEscaped(_CHANGED)
-    except BaseException:
-        scope.abandon()
-        raise
-    finally:
-        _taken.reset(token)
-    return finished(view, outcome, written)
-
-
-_taken: ContextVar[tuple[int, ...]] = ContextVar("sqla_jobs_taken", default=())
-"""The jobs that `work_once` runs in this context: their rows are `queued`, and a lock of the same
-transaction does not hide them from a job that calls `work_once` itself."""
-
-_CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
-
-
-def _run(registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope, session: Session) -> Ran:
-    """Run the task in its scope; what keeps it from being called is an error of the job."""
-
-    def body() -> Any:
-        task = registry.find(job.task)
-        if job.unreadable is not None:
-            raise job.unreadable
-        args, kwargs = task.signature.decode(job.arguments)
-        return _call(task.function, session, *args, **kwargs)
-
-    with as_current(view):
-        return scope.run(body)
-
-
-def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    returned = function(*args, **kwargs)
-    if inspect.iscoroutine(returned):
-        returned.close()
-        raise TypeError("the task returned a coroutine, which nobody awaits; expected an ordinary function")
-    return returned
-
-
-def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
-    """What hooks are told of a run whose outcome is written."""
-    due = written.run_at if written.state is JobState.SCHEDULED else None
-    return Finished(job, written.state, outcome.error, due)
-
-
-# -- a worker's ordinary lane ----------------------------------------------------------------------
 
 
 class _Rerun(Enum):
@@ -158,7 +51,7 @@ class _Refused:
         """Whether its commit may have taken effect: the connection was lost in it, or a hook raised."""
         if self.outcome is None or isinstance(self.error, ClaimLost):
             return False
-        return _is_lost(self.error) or not isinstance(self.error, DBAPIError)
+        return is_lost(self.error) or not isinstance(self.error, DBAPIError)
 
     @property
     def held_only_the_finish(self) -> bool:
@@ -169,7 +62,7 @@ class _Refused:
         """Whether what was refused may go through if it is sent again."""
         if self.held_only_the_finish:
             return is_transient(self.error)
-        return _is_conflict(self.error) or (self.outcome is not None and _is_lost(self.error))
+        return is_conflict(self.error) or (self.outcome is not None and is_lost(self.error))
 
 
 class Runner:
@@ -253,8 +146,8 @@ class Runner:
         scope = JobScope(session, self._model, owned=True)
         ran, outcome = Ran(), None
         try:
-            ran = _run(self._registry, job, view, scope, session)
-            if _is_conflict(ran.error):
+            ran = run(self._registry, job, view, scope, session)
+            if is_conflict(ran.error):
                 raise ran.error
             outcome = decide(ran.returned, ran.error, _delay_for(policy, view))
             written = lifecycle.finish(session, self._model, job, outcome)
@@ -266,7 +159,7 @@ class Runner:
                 scope.abandon()
             else:
                 _discard(session, error)
-            return _Refused(_behind(error), ran, outcome, scope.touched)
+            return _Refused(behind(error), ran, outcome, scope.touched)
         _discard(session)
         return _Refused(ClaimLost(job.id), ran, outcome, scope.touched)
 
@@ -285,11 +178,11 @@ class Runner:
                 return None
             log.warning(
                 "job %s (%s): its commit stands, though it ended in %s", job.id, job.task,
-                type(error).__name__, exc_info=None if _is_lost(error) else error, extra=facts(view),
+                type(error).__name__, exc_info=None if is_lost(error) else error, extra=facts(view),
             )  # fmt: skip
             return finished(view, outcome, _shown(row, outcome))
         if isinstance(error, ClaimLost):
-            error = JobEscaped(_CHANGED)  # nobody else has
+            error = JobEscaped(CHANGED)  # nobody else has
         if refused.is_nobodys_fault:
             if row.cancel_requested:
                 return self._record(job, view, decide(Cancel("cancelled while it ran"), None, _give_up))
@@ -335,7 +228,7 @@ def _give_up(_: BaseException) -> None:
 def _discard(session: Session, error: BaseException | None = None) -> None:
     """Leave nothing of the transaction, in whatever state its connection is."""
     try:
-        if error is not None and _is_lost(error):
+        if error is not None and is_lost(error):
             session.invalidate()
         else:
             session.rollback()
@@ -355,40 +248,3 @@ def _engine_of(sessions: Sessions, model: type[JobMixin]) -> Engine:
         f"the Session is bound to {bind!r}; a worker's threads each need a connection of their own: "
         "expected a sessionmaker that is bound to an Engine"
     )
-
-
-def _sqlstate(error: BaseException | None) -> str | None:
-    return getattr(error.orig, "sqlstate", None) if isinstance(error, DBAPIError) else None
-
-
-def _is_conflict(error: BaseException | None) -> TypeGuard[DBAPIError]:
-    return _sqlstate(error) in ("40001", "40P01")
-
-
-def _is_lost(error: BaseException) -> bool:
-    """Whether the connection is gone, so that nobody knows whether the last statement took effect."""
-    if isinstance(error, DBAPIError) and error.connection_invalidated:
-        return True
-    # The server has ended the session, though the driver may still think that it is there.
-    return (_sqlstate(error) or "").startswith(("57P", "08", "25P03", "25P04"))
-
-
-def is_transient(error: BaseException) -> bool:
-    """Whether the same call may go through later: no connection, or the server is busy or away."""
-    if isinstance(error, (DisconnectionError, PoolTimeout, InterfaceError)):
-        return True
-    return isinstance(error, OperationalError) or _is_lost(error) or _is_conflict(error)
-
-
-def _behind(error: BaseException) -> BaseException:
-    """What to record of a job whose transaction is gone: if its connection was lost, its own error."""
-    if isinstance(error, JobEscaped):
-        for seen in (error.__cause__, error.__context__):
-            if isinstance(seen, DBAPIError) and _is_lost(seen):
-                return error.__cause__ or seen
-    return error
-
-
-def facts(job: RunningJob) -> dict[str, Any]:
-    """What log records say of a job, as ``extra``."""
-    return {"job_id": job.id, "task": job.task, "queue": job.queue, "attempt": job.attempt}

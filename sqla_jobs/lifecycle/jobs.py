@@ -1,0 +1,244 @@
+"""The verbs of a job: enqueue, claim or take, finish, promote; and what they know of its row."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+from sqlalchemy.orm import Session, scoped_session
+
+from sqla_jobs import statements
+from sqla_jobs.errors import ArgumentsNotLoadable
+from sqla_jobs.models import JobMixin
+from sqla_jobs.outcome import JobState, Outcome
+
+JobT = TypeVar("JobT", bound=JobMixin)
+Model = type[JobMixin]
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """A job's row as it was when it was claimed, with the claim's fencing number."""
+
+    id: int
+    task: str
+    arguments: dict[str, Any]
+    queue: str
+    priority: int
+    attempt: int
+    max_attempts: int | None
+    claim: int
+    worker_id: int | None
+    crashes: int
+    run_at: dt.datetime
+    created_at: dt.datetime
+    started_at: dt.datetime | None
+    unreadable: ArgumentsNotLoadable | None = None
+    """Why ``arguments`` are empty: what the row holds is no JSON that Python can read."""
+
+
+def claimed(row: Any) -> Claimed:
+    """A row of the columns in ``statements.CLAIMED``."""
+    job = Claimed(*row[: len(statements.CLAIMED)])
+    try:
+        return replace(job, arguments=json.loads(row.arguments))
+    except (ValueError, RecursionError) as error:
+        reason = f"{type(error).__name__}: {error}"
+        return replace(
+            job, arguments={}, unreadable=ArgumentsNotLoadable(job.task, None, row.arguments, reason)
+        )
+
+
+@dataclass(frozen=True)
+class Written:
+    """What a finish wrote: the state, which a requested cancel may have changed, and ``run_at``."""
+
+    state: JobState
+    run_at: dt.datetime
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a job's row says of its claim at this moment."""
+
+    state: JobState
+    claim: int
+    worker_id: int | None
+    cancel_requested: bool
+    run_at: dt.datetime
+
+    def holds(self, job: Claimed) -> bool:
+        """Whether the claim holds: what the fence of `finish` asks."""
+        mine = (JobState.RUNNING, job.claim, job.worker_id)
+        return (self.state, self.claim, self.worker_id) == mine
+
+    def shows(self, job: Claimed, outcome: Outcome) -> bool:
+        """Whether this is what a `finish` of that outcome has left, if one was sent."""
+        if self.claim != job.claim:
+            return False
+        # Due again, it may have been promoted since; a cancel that was requested wins over a retry.
+        follows = () if outcome.state.is_final else (JobState.QUEUED, JobState.CANCELLED)
+        return self.state in (outcome.state, *follows)
+
+
+def target(model: Model) -> dict[str, Any]:
+    """Bind arguments that lead to the job table, for a Session of several engines (binds, get_bind).
+
+    As for an UPDATE, also where the queue only reads: a Session that sends reads to a replica must send
+    the claim's SELECT … FOR UPDATE where it sends its writes.
+    """
+    return {"mapper": model, "clause": statements.finish(model, "running")}
+
+
+def execute(session: Session, model: Model, statement: Any, /, **parameters: Any) -> Any:
+    """Execute a statement where the job table is."""
+    return session.execute(statement, parameters, bind_arguments=target(model))
+
+
+def _selection(queues: Sequence[str] | None) -> dict[str, Any]:
+    return {"queues": list(queues)} if queues else {}
+
+
+def enqueue(session: Session | scoped_session[Any], job: JobT) -> JobT:
+    """Add a job to the caller's transaction and flush, so that it has its id.
+
+    The flush is the Session's ordinary one: whatever else is pending is written too.
+    """
+    session.add(job)
+    session.flush()
+    return job
+
+
+# -- claim ---------------------------------------------------------------------------------------
+
+
+def claim(
+    session: Session,
+    model: Model,
+    worker_id: int,
+    queues: Sequence[str] | None = None,
+    *,
+    limit: int = 1,
+    now: dt.datetime | None = None,
+) -> list[Claimed]:
+    """Ordinary lane: make up to ``limit`` queued jobs ``running`` for this worker.
+
+    The caller commits at once: from then on the attempt is spent and everyone can see it.
+    """
+    chosen = _selection(queues)
+    rows = execute(
+        session,
+        model,
+        statements.claim(model, any_queue=not chosen),
+        limit=limit,
+        p_worker_id=worker_id,
+        now=now,
+        **chosen,
+    )
+    return [claimed(row) for row in rows]
+
+
+def take(
+    session: Session,
+    model: Model,
+    queues: Sequence[str] | None = None,
+    *,
+    held: Sequence[int] = (),
+    now: dt.datetime | None = None,
+) -> Claimed | None:
+    """``work_once``: lock the next job in the caller's transaction; it stays ``queued``.
+
+    When nothing is queued, the one due job that would be next is promoted and locked.
+
+    Parameters:
+        held: jobs that this transaction has taken already and not yet finished.
+    """
+    chosen = _selection(queues)
+    any_queue = not chosen
+    ready = statements.take(model, any_queue)
+    row = (
+        execute(session, model, ready, limit=1, held=list(held), now=now, **chosen).first()
+        or execute(session, model, statements.take_due(model, any_queue), now=now, **chosen).first()
+    )
+    return None if row is None else claimed(row)
+
+
+# -- finish --------------------------------------------------------------------------------------
+
+
+def finish(
+    session: Session,
+    model: Model,
+    job: Claimed,
+    outcome: Outcome,
+    *,
+    taken: bool = False,
+    now: dt.datetime | None = None,
+) -> Written | None:
+    """Record an attempt's outcome, fenced by its claim; None: the claim does not hold any more.
+
+    Parameters:
+        taken: the row is locked by ``take`` in this transaction rather than ``running``.
+    """
+    fence = {"p_started_at": job.started_at} if taken else {"p_worker_id": job.worker_id}
+    row = execute(
+        session,
+        model,
+        statements.finish(model, "queued" if taken else "running"),
+        p_id=job.id,
+        p_claim=job.claim,
+        p_state=outcome.state.value,
+        delay=outcome.delay,
+        refund=0 if outcome.spent else 1,
+        crash=1 if outcome.crashed else 0,
+        record=outcome.record,
+        now=now,
+        **fence,
+    ).first()
+    return None if row is None else Written(JobState(row.state), row.run_at)
+
+
+def standing(session: Session, model: Model, job_id: int) -> Standing | None:
+    """What the row says of its claim, after whoever writes it now; None: the row is gone."""
+    row = execute(session, model, statements.standing(model), p_id=job_id).first()
+    return None if row is None else Standing(JobState(row[0]), *row[1:])
+
+
+# -- promote -------------------------------------------------------------------------------------
+
+
+def promote(session: Session, model: Model, *, now: dt.datetime | None = None) -> int:
+    """Make up to 1,000 due jobs ``queued``; returns how many."""
+    return len(execute(session, model, statements.promote(model), now=now).all())
+
+
+def next_due(session: Session, model: Model, *, now: dt.datetime | None = None) -> dt.timedelta | None:
+    """The time until the next scheduled job is due (negative: it is due); None: none waits."""
+    seconds = execute(session, model, statements.next_due(model), now=now).scalar()
+    return None if seconds is None else dt.timedelta(seconds=float(seconds))
+
+
+def remaining(
+    session: Session, model: Model, queues: Sequence[str] | None = None, *, now: dt.datetime | None = None
+) -> int:
+    """How many jobs are queued, running or due."""
+    chosen = _selection(queues)
+    statement = statements.remaining(model, any_queue=not chosen)
+    return int(execute(session, model, statement, now=now, **chosen).scalar_one())
+
+
+def has_work(
+    session: Session,
+    model: Model,
+    worker_id: int,
+    queues: Sequence[str] | None = None,
+    *,
+    now: dt.datetime | None = None,
+) -> bool:
+    """Whether a job is queued or due, locked or not, or runs under this worker."""
+    chosen = _selection(queues)
+    statement = statements.has_work(model, any_queue=not chosen)
+    return bool(execute(session, model, statement, p_worker_id=worker_id, now=now, **chosen).scalar_one())

@@ -1,0 +1,159 @@
+"""The verbs of a worker process, and what becomes of the jobs of one that died."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+
+from sqla_jobs import statements
+from sqla_jobs.errors import WorkerDied
+from sqla_jobs.lifecycle.jobs import Claimed, Model, Written, claimed, execute, finish
+from sqla_jobs.outcome import Outcome, died, given_back
+from sqla_jobs.policy import RetryPolicy, policy_at
+
+log = logging.getLogger("sqla_jobs")
+
+
+def register(
+    session: Session,
+    model: Model,
+    *,
+    host: str,
+    pid: int,
+    version: str,
+    queues: Sequence[str] | None,
+    threads: int,
+    heartbeat_limit: dt.timedelta,
+) -> int:
+    """Make this process known; returns its worker id, under which it claims."""
+    row = execute(
+        session,
+        model,
+        statements.register(model),
+        host=host,
+        pid=pid,
+        version=version,
+        queues=list(queues) if queues else None,
+        threads=threads,
+        heartbeat_limit=heartbeat_limit,
+    )
+    return int(row.scalar_one())
+
+
+def heartbeat(
+    session: Session,
+    model: Model,
+    worker_id: int,
+    running: list[dict[str, Any]],
+    *,
+    now: dt.datetime | None = None,
+) -> bool:
+    """Say that this worker lives and what it runs; False: it was taken for dead and has no row."""
+    result = execute(session, model, statements.heartbeat(model), p_id=worker_id, p_running=running, now=now)
+    return bool(result.rowcount)
+
+
+def goodbye(session: Session, model: Model, worker_id: int) -> None:
+    """This worker ends and runs nothing any more: what still stands under it is given back."""
+    for row in execute(session, model, statements.running_under(model), p_worker_id=worker_id).all():
+        finish(session, model, claimed(row), given_back("its worker stopped"))
+    execute(session, model, statements.goodbye(model), p_id=worker_id)
+
+
+@dataclass(frozen=True)
+class Rescued:
+    """A job that was taken from a dead worker, and what followed."""
+
+    job: Claimed
+    outcome: Outcome
+    written: Written
+
+
+def rescue(
+    session: Session,
+    model: Model,
+    policy_for: Callable[[str], RetryPolicy],
+    *,
+    now: dt.datetime | None = None,
+) -> list[Rescued]:
+    """Give back the jobs of dead workers: by the retry policy, or ``failed`` with ``WorkerDied``.
+
+    A worker whose last heartbeat is older than its limit loses its row first, in this transaction:
+    if it lives after all, its next heartbeat finds no row. A running job whose worker has no row is
+    an orphan. Returns at most 100; call again, in a new transaction, while there are some.
+    """
+    buried = {row.id: row for row in execute(session, model, statements.bury(model), now=now)}
+    orphans = [claimed(row) for row in execute(session, model, statements.orphans(model))]
+    if not orphans:
+        return []
+    # A lock that had to re-read a changed row judges it by the snapshot from before: the job may
+    # have been rescued and claimed meanwhile by a worker too young to be in that snapshot.
+    ids = [job.worker_id for job in orphans if job.worker_id is not None]
+    alive = set(execute(session, model, statements.living(model), ids=ids).scalars())
+    rescued = []
+    for job in orphans:
+        if job.worker_id in alive:
+            continue
+        outcome = _after_death(job, buried.get(job.worker_id), policy_for)
+        try:
+            with session.begin_nested():
+                written = finish(session, model, job, outcome, now=now)
+        except DBAPIError as error:
+            if error.connection_invalidated:
+                raise
+            log.exception("job %s (%s) cannot be rescued", job.id, job.task)
+            continue  # a table that refuses this one must not keep all the others
+        if written is not None:
+            rescued.append(Rescued(job, outcome, written))
+    return rescued
+
+
+def _after_death(job: Claimed, worker: Any, policy_for: Callable[[str], RetryPolicy]) -> Outcome:
+    error = _death(job, worker)
+    try:
+        return died(error, policy_at(policy_for(job.task), job.attempt, job.max_attempts))
+    except Exception:  # a policy of the application's own, which did not reckon with this error
+        log.exception("job %s (%s): its retry policy failed, so the default one decides", job.id, job.task)
+        return died(error, policy_at(RetryPolicy(), job.attempt, job.max_attempts))
+
+
+def _death(job: Claimed, worker: Any) -> WorkerDied:
+    if worker is None:
+        known = (
+            "no worker" if job.worker_id is None else f"worker {job.worker_id}, which is not known any more"
+        )
+        return WorkerDied(f"the job was running under {known}")
+    return WorkerDied(
+        f"worker {worker.id} (process {worker.pid} on {worker.host}) gave no heartbeat "
+        f"since {worker.heartbeat_at.isoformat()}"
+    )
+
+
+def give_back_strays(
+    session: Session,
+    model: Model,
+    worker_id: int,
+    known: Collection[tuple[int, int]],
+    suspects: Collection[tuple[int, int]],
+) -> set[tuple[int, int]]:
+    """Return jobs that run under this worker although it knows nothing of them.
+
+    A claim whose COMMIT lost its connection may stand although nobody was told. Such a job would
+    run for ever: its worker lives. Jobs are given as (id, claim); one that is unknown now and was
+    unknown at the last call (``suspects``) is given back. Returns the suspects for the next call.
+    """
+    rows = [
+        claimed(row)
+        for row in execute(session, model, statements.running_under(model), p_worker_id=worker_id)
+    ]
+    strays = [row for row in rows if (row.id, row.claim) not in known]
+    for job in strays:
+        if (job.id, job.claim) in suspects:
+            finish(session, model, job, given_back("its claim was committed, but its worker was not told"))
+    return {(job.id, job.claim) for job in strays if (job.id, job.claim) not in suspects}

@@ -1,0 +1,70 @@
+"""One job in the caller's transaction."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from contextvars import ContextVar
+from typing import Any
+
+from sqlalchemy.orm import Session, scoped_session
+
+from sqla_jobs import lifecycle
+from sqla_jobs.errors import JobEscaped
+from sqla_jobs.outcome import decide
+from sqla_jobs.policy import policy_at
+from sqla_jobs.runner.failures import is_conflict
+from sqla_jobs.runner.run import CHANGED, Finished, finished, run
+from sqla_jobs.scope import JobScope, refuse_autocommit
+from sqla_jobs.tasks import Registry, running
+
+
+def work_once(
+    registry: Registry[Any],
+    session: Session | scoped_session[Any],
+    queues: Sequence[str] | None = None,
+    *,
+    now: dt.datetime | None = None,
+) -> Finished | None:
+    """Claim, run and finish one job in savepoints of the caller's transaction; None: there is no job.
+
+    Nothing is committed: the caller's commit makes it all true, its rollback makes it unhappen.
+
+    Raises:
+        JobEscaped: the job ended the caller's transaction, or changed its own row.
+        DBAPIError: a serialization failure or deadlock.
+        InvalidRequestError: the Session is in AUTOCOMMIT.
+
+        Once it has claimed a job, whatever it raises, nothing is recorded and the caller's transaction
+        has been rolled back: half a job may have been in it.
+    """
+    own: Session = session() if isinstance(session, scoped_session) else session
+    own.flush()  # a job that is pending in this Session is as good as one that is in the table
+    model = registry.model
+    refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
+    job = lifecycle.take(own, model, queues, held=_taken.get(), now=now)
+    if job is None:
+        return None
+    policy = registry.policy_for(job.task)
+    view = running(job, policy, attempt=job.attempt + 1)
+    scope = JobScope(own, model, owned=False)
+    token = _taken.set((*_taken.get(), job.id))
+    try:
+        ran = run(registry, job, view, scope, own)
+        if isinstance(ran.error, KeyboardInterrupt) or is_conflict(ran.error):
+            raise ran.error
+        outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
+        written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
+        if written is None:
+            raise JobEscaped(CHANGED)
+    except BaseException:
+        scope.abandon()
+        raise
+    finally:
+        _taken.reset(token)
+    return finished(view, outcome, written)
+
+
+_taken: ContextVar[tuple[int, ...]] = ContextVar("sqla_jobs_taken", default=())
+"""The jobs that `work_once` runs in this context: their rows are `queued`, and a lock of the same
+transaction does not hide them from a job that calls `work_once` itself."""

@@ -1,0 +1,72 @@
+"""One run of a job: call its task in its scope, and what hooks are told of it."""
+
+from __future__ import annotations
+
+import datetime as dt
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy.orm import Session
+
+from sqla_jobs.errors import Cancel, Snooze
+from sqla_jobs.lifecycle import Claimed, Written
+from sqla_jobs.outcome import JobState, Outcome
+from sqla_jobs.scope import JobScope, Ran
+from sqla_jobs.tasks import Registry, RunningJob, as_current
+
+CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
+
+
+@dataclass(frozen=True)
+class Finished:
+    """The end of one run of a job.
+
+    ``state`` is what the row says now: ``scheduled`` after a failure that is retried, or a snooze.
+    ``error`` is what the run raised (or the Cancel or Snooze it returned); None: it succeeded.
+    """
+
+    job: RunningJob
+    state: JobState
+    error: BaseException | None = None
+    run_at: dt.datetime | None = None
+    """When it is due again, if it is ``scheduled``."""
+
+    @property
+    def failed(self) -> bool:
+        """Whether this run failed, be it retried or not; a Snooze or a Cancel is no failure."""
+        return self.error is not None and not isinstance(self.error, (Cancel, Snooze))
+
+
+def run(registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope, session: Session) -> Ran:
+    """Run the task in its scope; what keeps it from being called is an error of the job."""
+
+    def body() -> Any:
+        task = registry.find(job.task)
+        if job.unreadable is not None:
+            raise job.unreadable
+        args, kwargs = task.signature.decode(job.arguments)
+        return _call(task.function, session, *args, **kwargs)
+
+    with as_current(view):
+        return scope.run(body)
+
+
+def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    returned = function(*args, **kwargs)
+    if inspect.iscoroutine(returned):
+        returned.close()
+        raise TypeError("the task returned a coroutine, which nobody awaits; expected an ordinary function")
+    return returned
+
+
+def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
+    """What hooks are told of a run whose outcome is written."""
+    due = written.run_at if written.state is JobState.SCHEDULED else None
+    return Finished(job, written.state, outcome.error, due)
+
+
+def facts(job: RunningJob) -> dict[str, Any]:
+    """What log records say of a job, as ``extra``."""
+    return {"job_id": job.id, "task": job.task, "queue": job.queue, "attempt": job.attempt}
