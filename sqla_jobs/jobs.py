@@ -157,8 +157,9 @@ class Jobs(Registry[JobT]):
             What became of the job, or None: there was none.
 
         Raises:
-            JobEscaped: the job ended the caller's transaction; nothing is recorded.
-            DBAPIError: a serialization failure or deadlock; nothing is recorded.
+            JobEscaped: the job ended the caller's transaction, or changed its own row. Half a job may
+                be in the transaction: it has been rolled back, and nothing is recorded.
+            DBAPIError: a serialization failure or deadlock; the same.
             InvalidRequestError: the Session is in AUTOCOMMIT.
         """
         return runner.work_once(self, session, queues, now=now)

@@ -221,8 +221,9 @@ def test_the_second_signal_ends_the_process_at_once(
 
 def test_a_signal_that_does_not_wake_the_main_thread_is_heeded(folder: Path, database: Database) -> None:
     # The system may give it to any thread, and the main one may just be about to wait.
-    job = enqueue(database, "signal_this_thread")
     with command("worker", "app:jobs", folder=folder, DATABASE_URL=database.url_string) as worker:
+        worker.wait_for("worker 1 started")
+        job = enqueue(database, "signal_this_thread")
         assert worker.wait(patience=20) == 0
     assert state(database, job) == "succeeded"
 

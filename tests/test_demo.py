@@ -20,6 +20,10 @@ import pytest
 from tests.support.program import LIBRARY, ROOT, Program, run
 from tests.support.server import URL_VARIABLE, Database
 
+# A busy machine takes its time: it runs seven processes and a server.
+PATIENCE = 240
+pytestmark = pytest.mark.timeout(PATIENCE + 60)
+
 SHOP = ROOT / "docs" / "examples" / "shop"
 
 
@@ -61,7 +65,7 @@ def own_database(database: Database) -> list[str]:
 def test_it_ends_as_it_must(tmp_path: Path, empty_database: Database) -> None:
     """With a third of its orders; `make demo` takes them all."""
     file = few_orders(tmp_path / "few.csv", 600)  # with empty lines, and lines that go on
-    demo = run("demo", "--csv", str(file), *own_database(empty_database), folder=tmp_path)
+    demo = run("demo", "--csv", str(file), *own_database(empty_database), folder=tmp_path, patience=PATIENCE)
     assert demo.code == 0, demo.output + demo.errors
     assert demo.errors == ""
     assert "alembic check: No new upgrade operations detected." in demo.output
@@ -105,7 +109,7 @@ def test_a_database_that_is_not_as_it_must_be_is_exit_code_1(
     file = few_orders(tmp_path / "few.csv", 40)
     arguments = [str(copy / "demo.py"), "--csv", str(file), "--database-url", empty_database.url_string]
     with Program(*arguments, folder=tmp_path, environment={}) as demo:
-        assert demo.wait() == 1, demo.output + demo.errors
+        assert demo.wait(PATIENCE) == 1, demo.output + demo.errors
     wrong = {what: cells[:2] for what, cells in verdict(demo.output).items() if cells[-1] == "✗ wrong"}
     assert set(wrong) == {
         "invoices",
@@ -129,7 +133,7 @@ def test_a_file_of_ones_own(tmp_path: Path, empty_database: Database) -> None:
     (tmp_path / "mine.csv").write_text(FILE)
     # A relative path means the user's folder; postgres:// is what hosters write.
     url = empty_database.url_string.replace("postgresql+psycopg", "postgres")
-    demo = run("demo", "--csv", "mine.csv", "--database-url", url, folder=tmp_path)
+    demo = run("demo", "--csv", "mine.csv", "--database-url", url, folder=tmp_path, patience=PATIENCE)
     assert demo.code == 0, demo.output + demo.errors
     lines = verdict(demo.output)
     assert lines["orders stored"][:2] == lines["invoices"][:2] == ["2", "2"]
@@ -218,7 +222,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
             children = psutil.Process(demo.pid).children(recursive=True)
             workers = [child for child in children if "worker" in command_line(child)]
         demo.interrupt()
-        assert demo.wait() == 130, demo.errors
+        assert demo.wait(PATIENCE) == 130, demo.errors
     assert "interrupted: stopping the workers and the server" in demo.output
     _, alive = psutil.wait_procs(children, timeout=30)
     assert alive == []
@@ -233,4 +237,4 @@ def test_sigterm_is_a_ctrl_c(tmp_path: Path, empty_database: Database) -> None:
         while not empty_database.scalar("SELECT to_regclass('orders') IS NOT NULL"):
             threading.Event().wait(0.05)
         demo.send(signal.SIGTERM)
-        assert demo.wait() == 130, demo.errors
+        assert demo.wait(PATIENCE) == 130, demo.errors

@@ -294,9 +294,10 @@ def test_autocommit_is_refused_at_once(given: str, lab_database: Database) -> No
     with pytest.raises(InvalidRequestError, match=r"AUTOCOMMIT.*use an engine with"):
         worker.start()
     with Session(engine) as session, pytest.raises(InvalidRequestError, match="AUTOCOMMIT"):
+        session.add(Item(name="pending"))
         lab.jobs.work_once(session)
     run = lab.outcome()
-    assert (run.state, run.attempt, run.items) == ("queued", 0, set())
+    assert (run.state, run.attempt, lab.items()) == ("queued", 0, set())
     made.dispose()
 
 

@@ -101,7 +101,7 @@ def test_a_stop_lets_the_running_job_finish_and_takes_no_other(
     may_end.set()
     assert worker.join(PATIENCE)
     assert (told.next().state, told.silent) == (JobState.SUCCEEDED, True)
-    states = dict(database.rows("SELECT id, state FROM sqla_jobs"))
+    states = {row.id: row.state for row in database.rows("SELECT id, state FROM sqla_jobs")}
     assert states == {first: "succeeded", second: "queued"}
     assert database.scalar("SELECT count(*) FROM effects") == 1
 
@@ -211,7 +211,10 @@ def working(jobs: Jobs[Job], database: Database, told: Told) -> Iterator[Worker]
 
 
 def test_a_row_from_raw_sql_is_run(jobs: Jobs[Job], database: Database, told: Told, working: Worker) -> None:
-    jobs.task(name="shop.send")(lambda session, order_id: leave_effect(session))
+    @jobs.task(name="shop.send")
+    def send(session: Session, order_id: int) -> None:
+        leave_effect(session)
+
     database.execute("""INSERT INTO sqla_jobs (task, arguments) VALUES ('shop.send', '{"order_id": 7}')""")
     finished = told.next()
     assert (finished.state, dict(finished.job.arguments)) == (JobState.SUCCEEDED, {"order_id": 7})

@@ -39,9 +39,9 @@ def work_once(
         has been rolled back: half a job may have been in it.
     """
     own: Session = session() if isinstance(session, scoped_session) else session
-    own.flush()  # a job that is pending in this Session is as good as one that is in the table
     model = registry.model
     refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
+    own.flush()  # a job that is pending in this Session is as good as one that is in the table
     job = lifecycle.take(own, model, queues, held=_taken.get(), now=now)
     if job is None:
         return None

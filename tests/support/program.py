@@ -130,8 +130,8 @@ def command(*arguments: str, folder: Path, **environment: str) -> Iterator[Progr
         yield program
 
 
-def run(*arguments: str, folder: Path, **environment: str) -> Program:
+def run(*arguments: str, folder: Path, patience: float = PATIENCE, **environment: str) -> Program:
     """Run `sqla-jobs …` to its end; see its `code`, `output` and `errors`."""
     with command(*arguments, folder=folder, **environment) as program:
-        program.wait()
+        program.wait(patience)
     return program

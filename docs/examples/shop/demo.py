@@ -146,6 +146,8 @@ class Demo:
     def kill(self, victim: Worker) -> None:
         """SIGKILL, at a moment when it runs jobs."""
         mine = {"name": victim.name, "pid": victim.pid}
+        if not self.numbers(RUNNING_UNDER, **mine):
+            return
         # Frozen first, so that what it runs cannot end between the look and the kill.
         victim.send(signal.SIGSTOP)
         self.until(lambda: self.number(BUSY_BACKENDS, **mine) == 0)
