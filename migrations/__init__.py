@@ -22,7 +22,7 @@ from alembic import op
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection, Engine, Text, cast, func, literal_column, select
+from sqlalchemy import Connection, Engine, Text, cast, func, inspect, literal_column, select
 from sqlalchemy.schema import CreateSchema
 
 from sqla_jobs.errors import SchemaError
@@ -167,8 +167,12 @@ def target_schema() -> str | None:
 
 def make_schema() -> None:
     """Make the target schema if it is not there."""
-    if schema := target_schema():
-        op.execute(CreateSchema(schema, if_not_exists=True))
+    if not (schema := target_schema()):
+        return
+    # IF NOT EXISTS still needs the right to create one, which who was given a schema may not have.
+    if not op.get_context().as_sql and inspect(op.get_bind()).has_schema(schema):
+        return
+    op.execute(CreateSchema(schema, if_not_exists=True))
 
 
 def leave_marker(revision: str) -> None:

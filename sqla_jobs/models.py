@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     CheckConstraint,
     Connection,
     DateTime,
@@ -29,13 +30,23 @@ from sqlalchemy import (
     Table,
     Text,
     event,
+    inspect,
     literal_column,
     text,
 )
 from sqlalchemy.dialects.postgresql import JSONB
-from sqlalchemy.orm import DeclarativeBase, Mapped, declared_attr, has_inherited_table, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    MappedColumn,
+    declared_attr,
+    has_inherited_table,
+    mapped_column,
+)
 from sqlalchemy.schema import DDL, CreateSchema, SchemaItem
 from sqlalchemy.sql.elements import conv
+
+from sqla_jobs.errors import InvalidOption
 
 SCHEMA_VERSION: Final = "0001"
 """The revision of ``migrations/`` that these models are the result of."""
@@ -102,17 +113,43 @@ class JobMixin:
     result: Mapped[Any | None] = mapped_column(JSONB(none_as_null=True), sort_order=-81)
     unique_key: Mapped[str | None] = mapped_column(Text, sort_order=-80)
     unique_scope: Mapped[str | None] = mapped_column(Text, sort_order=-79)
-    unique_held: Mapped[bool] = mapped_column(server_default=_FALSE, sort_order=-78)
+    unique_held: Mapped[bool] = mapped_column(Boolean, server_default=_FALSE, sort_order=-78)
     limit_key: Mapped[str | None] = mapped_column(Text, sort_order=-77)
     schedule_id: Mapped[int | None] = mapped_column(BigInteger, sort_order=-76)
     tick_at: Mapped[dt.datetime | None] = mapped_column(DateTime(timezone=True), sort_order=-75)
 
+    def __repr__(self) -> str:
+        # What is loaded: a repr must not send a query, nor fail on a detached job.
+        known = vars(self)
+        told = [str(known[name]) for name in ("id", "task", "state") if known.get(name) is not None]
+        return f"<{' '.join([type(self).__name__, *told])}>"
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         # A model's own __table_args__ would replace a mixin's, and with it the claim's indexes: merge.
         if not cls.__dict__.get("__abstract__") and not hasattr(cls, "__table__"):
+            _refuse_overrides(cls)
             merged = _merge(getattr(cls, "__table_args__", ()), _job_items(), "job")
             cls.__table_args__ = merged  # type: ignore[attr-defined]
         super().__init_subclass__(**kwargs)
+
+
+def _refuse_overrides(model: type[JobMixin]) -> None:
+    name = model.__dict__.get("__tablename__")
+    if isinstance(name, str) and name != "sqla_jobs":
+        raise InvalidOption(
+            f"{model.__name__}.__tablename__ is {name!r}; the job table is always 'sqla_jobs', which the "
+            'revisions make: to have it elsewhere, set __table_args__ = {"schema": "…"}'
+        )
+    if taken := sorted(vars(model).keys() & _columns()):
+        raise InvalidOption(
+            f"{model.__name__} has attributes of its own with the names of columns of the queue: "
+            f"{', '.join(taken)}; give them other names"
+        )
+
+
+@cache
+def _columns() -> frozenset[str]:
+    return frozenset(name for name, value in vars(JobMixin).items() if isinstance(value, MappedColumn))
 
 
 def _merge(own: Any, library: tuple[SchemaItem, ...], role: str) -> tuple[Any, ...]:
@@ -181,7 +218,7 @@ class ScheduleMixin:
     jitter: Mapped[dt.timedelta | None] = mapped_column(Interval)
     catch_up: Mapped[str] = mapped_column(Text, server_default=text("'one'"))
     overlap: Mapped[str] = mapped_column(Text, server_default=text("'allow'"))
-    enabled: Mapped[bool] = mapped_column(server_default=text("true"))
+    enabled: Mapped[bool] = mapped_column(Boolean, server_default=text("true"))
     definition: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True))
     """The definition in the code that made the row; null: the row was made as data."""
     next_run_at: Mapped[dt.datetime | None] = mapped_column(DateTime(timezone=True))
@@ -217,7 +254,7 @@ class WorkerProcessMixin:
     threads: Mapped[int] = mapped_column(Integer)
     heartbeat_limit: Mapped[dt.timedelta] = mapped_column(Interval)
     """After this long without a heartbeat anyone may take the process for dead."""
-    locked: Mapped[bool] = mapped_column(server_default=_FALSE)
+    locked: Mapped[bool] = mapped_column(Boolean, server_default=_FALSE)
     running: Mapped[list[dict[str, Any]]] = mapped_column(JSONB, server_default=_EMPTY_ARRAY)
     started_at: Mapped[dt.datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
     heartbeat_at: Mapped[dt.datetime] = mapped_column(DateTime(timezone=True), server_default=_NOW)
@@ -260,9 +297,6 @@ class Job(JobMixin, Base):
     Refer to it from application models by the column object, ``ForeignKey(Job.id)``, and by the
     class, ``Mapped[Job]``: names do not cross declarative registries.
     """
-
-    def __repr__(self) -> str:
-        return f"<Job {self.id} {self.task} {self.state}>"
 
 
 class Schedule(ScheduleMixin, Base):
@@ -369,7 +403,7 @@ def create_all(bind: Engine | Connection, model: type[JobMixin]) -> None:
         with bind.begin() as connection:
             create_all(connection, model)
         return
-    if table.schema is not None:
+    if table.schema is not None and not inspect(bind).has_schema(table.schema):
         bind.execute(CreateSchema(table.schema, if_not_exists=True))
     table.create(bind, checkfirst=True)
     companion_tables = [_table(each) for each in (beside.Schedule, beside.WorkerProcess, beside.Queue)]

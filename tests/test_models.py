@@ -32,6 +32,7 @@ from sqlalchemy.orm import (
 )
 
 from sqla_jobs import Job, JobMixin, metadata, models
+from sqla_jobs.errors import InvalidOption
 from tests.support.server import Database
 
 CONVENTION = {
@@ -333,3 +334,28 @@ def test_the_default_models_are_on_the_librarys_own_metadata() -> None:
     ]
     assert all(models.INFO in table.info for table in metadata.tables.values())
     assert models.companions(None).metadata is metadata
+
+
+def test_another_name_of_the_table_is_refused() -> None:
+    with pytest.raises(InvalidOption, match="the job table is always 'sqla_jobs'"):
+
+        class Elsewhere(JobMixin, _base()):
+            __tablename__ = "my_jobs"
+
+
+def test_a_column_of_the_queue_is_not_overridden() -> None:
+    with pytest.raises(InvalidOption, match="names of columns of the queue: timeout"):
+
+        class Overriding(JobMixin, _base()):
+            timeout: Mapped[int] = mapped_column()
+
+
+def test_repr_of_a_detached_job_says_what_is_known() -> None:
+    assert repr(Job(task="shop.send")) == "<Job shop.send>"
+
+
+def _base() -> type[DeclarativeBase]:
+    class Base(DeclarativeBase):
+        pass
+
+    return Base

@@ -87,7 +87,10 @@ def engine(chosen: Chosen, **options: Any) -> Engine:
             f"{chosen.source} asks for the driver {driver}, and sqla_jobs works with psycopg: "
             f"{_EXPECTED}{hint}"
         )
-    return create_engine(chosen.url, connect_args={"fallback_application_name": "sqla-jobs"}, **options)
+    # pool_pre_ping: a job that is handed a dead connection fails its attempt.
+    return create_engine(
+        chosen.url, connect_args={"fallback_application_name": "sqla-jobs"}, pool_pre_ping=True, **options
+    )
 
 
 def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Sessions:

@@ -22,8 +22,8 @@ from sqla_jobs.outcome import JobState, Outcome, decide
 from sqla_jobs.policy import RetryPolicy, policy_at
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.run import CHANGED, Finished, facts, finished, run
-from sqla_jobs.scope import JobScope, Ran, refuse_autocommit
-from sqla_jobs.tasks import Registry, RunningJob, Sessions, running
+from sqla_jobs.scope import JobScope, Ran, keep_in_registry, refuse_autocommit, refuse_driver
+from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, running
 
 T = TypeVar("T")
 log = logging.getLogger("sqla_jobs")
@@ -84,6 +84,8 @@ class Runner:
         self._sessions = sessions
         self._persist = persist
         self.engine = _engine_of(sessions, self._model)
+        if isinstance(sessions, ScopedSessions):
+            keep_in_registry(sessions.registry)
 
     def claim(self, worker_id: int, queues: Sequence[str] | None) -> Claimed | None:
         """Claim the next job, committed; None: there is none."""
@@ -238,9 +240,12 @@ def _discard(session: Session, error: BaseException | None = None) -> None:
 
 
 def _engine_of(sessions: Sessions, model: type[JobMixin]) -> Engine:
-    with sessions() as session:
+    # Not this thread's own Session of a scoped_session: it may hold what its owner has not committed.
+    apart = sessions.registry.session_factory if isinstance(sessions, ScopedSessions) else sessions
+    with apart() as session:
         bind = session.get_bind(**lifecycle.target(model))
     if isinstance(bind, Engine):
+        refuse_driver(bind.dialect)
         with bind.connect() as connection:
             refuse_autocommit(connection)
         return bind

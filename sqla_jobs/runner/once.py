@@ -15,8 +15,8 @@ from sqla_jobs.outcome import decide
 from sqla_jobs.policy import policy_at
 from sqla_jobs.runner.failures import is_conflict
 from sqla_jobs.runner.run import CHANGED, Finished, finished, run
-from sqla_jobs.scope import JobScope, refuse_autocommit
-from sqla_jobs.tasks import Registry, running
+from sqla_jobs.scope import JobScope, keep_in_registry, refuse_autocommit, refuse_driver
+from sqla_jobs.tasks import Registry, check_queues, running
 
 
 def work_once(
@@ -31,6 +31,7 @@ def work_once(
     Nothing is committed: the caller's commit makes it all true, its rollback makes it unhappen.
 
     Raises:
+        InvalidOption: ``queues`` is a text, or names what cannot be a queue.
         JobEscaped: the job ended the caller's transaction, or changed its own row.
         DBAPIError: a serialization failure or deadlock.
         InvalidRequestError: the Session is in AUTOCOMMIT.
@@ -38,8 +39,12 @@ def work_once(
         Once it has claimed a job, whatever it raises, nothing is recorded and the caller's transaction
         has been rolled back: half a job may have been in it.
     """
+    queues = check_queues(queues)
     own: Session = session() if isinstance(session, scoped_session) else session
     model = registry.model
+    if isinstance(session, scoped_session):
+        keep_in_registry(session)
+    refuse_driver(own.get_bind(**lifecycle.target(model)).dialect)
     refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
     own.flush()  # a job that is pending in this Session is as good as one that is in the table
     job = lifecycle.take(own, model, queues, held=_taken.get(), now=now)

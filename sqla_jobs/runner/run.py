@@ -55,9 +55,10 @@ def run(registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope
 
 def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
     returned = function(*args, **kwargs)
-    if inspect.iscoroutine(returned):
+    if inspect.iscoroutine(returned) or inspect.isgenerator(returned):
         returned.close()
-        raise TypeError("the task returned a coroutine, which nobody awaits; expected an ordinary function")
+        kind = "generator" if inspect.isgenerator(returned) else "coroutine"
+        raise TypeError(f"the task returned a {kind}, whose body nobody runs; expected an ordinary function")
     return returned
 
 

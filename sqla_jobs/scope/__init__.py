@@ -17,16 +17,16 @@ from typing import Any, Final, NoReturn
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, event
 from sqlalchemy.exc import PendingRollbackError
-from sqlalchemy.orm import Session, SessionTransaction
+from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import JobMixin
-from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_level
+from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_driver, refuse_level
 from sqla_jobs.scope.savepoint import Savepoint
 from sqla_jobs.scope.sql import ends_transaction, releases
 
-__all__ = ["JobScope", "Ran", "refuse_autocommit"]
+__all__ = ["JobScope", "Ran", "keep_in_registry", "refuse_autocommit", "refuse_driver"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,22 @@ class Ran:
 
     returned: Any = None
     error: BaseException | None = None
+
+
+def keep_in_registry(registry: scoped_session[Any]) -> None:
+    """Let `registry.remove()` in a job go no further than its Session's `close()` does.
+
+    Otherwise the registry would give the rest of the job another Session, contained by nobody. Outside
+    of jobs `remove()` stays what it is.
+    """
+
+    def remove() -> None:
+        if registry.registry.has() and "commit" in vars(registry.registry()):
+            registry.registry().close()
+        else:
+            type(registry).remove(registry)
+
+    vars(registry)["remove"] = remove
 
 
 class JobScope:
@@ -151,6 +167,8 @@ class JobScope:
         if ran.error is not None and self._owned and self.touched:
             # All of it, then: no trick with the names of savepoints can leave anything of a failed job.
             self._session.rollback()
+            # A source that is inside its own `with session.begin():` would refuse a second transaction.
+            self._session._trans_context_manager = None
             self._session.begin()
             self._connections.forget()
         self._forget()

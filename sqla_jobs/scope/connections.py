@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Transaction, event
+from sqlalchemy import Connection, Dialect, Transaction, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
-from sqla_jobs.errors import JobEscaped
+from sqla_jobs.errors import ConfigurationError, JobEscaped
 
 
 @dataclass(frozen=True)
@@ -109,6 +109,15 @@ def status_of(connection: Connection) -> int | None:
         return None
     info = getattr(connection.connection.dbapi_connection, "info", None)
     return getattr(info, "transaction_status", None)
+
+
+def refuse_driver(dialect: Dialect) -> None:
+    """Raise ConfigurationError for another driver than psycopg 3, whose error codes are relied upon."""
+    if dialect.driver not in ("psycopg", "psycopg_async"):
+        raise ConfigurationError(
+            f"the engine's driver is {dialect.driver}, and sqla_jobs works with psycopg 3: "
+            "create_engine('postgresql+psycopg://…')"
+        )
 
 
 def refuse_autocommit(connection: Connection) -> None:

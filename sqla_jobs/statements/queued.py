@@ -13,7 +13,6 @@ from sqlalchemy import (
     and_,
     bindparam,
     func,
-    literal_column,
     select,
     true,
     update,
@@ -24,6 +23,7 @@ from sqla_jobs.statements.terms import (
     PROMOTE_BATCH,
     Model,
     claimed,
+    durable,
     each_queue,
     is_,
     job_table,
@@ -83,17 +83,8 @@ def claim(model: Model, any_queue: bool) -> Executable:
             worker_id=bindparam("p_worker_id", type_=BigInteger),
             started_at=now(),
         )
-        .returning(*claimed(job), _durable())
+        .returning(*claimed(job), durable())
     )
-
-
-def _durable() -> ColumnElement[Any]:
-    # A claim that the server forgets in a crash is an attempt uncounted and a fencing number given
-    # twice: where the database is set to synchronous_commit = off, this transaction is not.
-    return literal_column(
-        "CASE WHEN current_setting('synchronous_commit') = 'off' "
-        "THEN set_config('synchronous_commit', 'on', true) END"
-    ).label("durable")
 
 
 @once

@@ -120,3 +120,13 @@ def now() -> ColumnElement[dt.datetime]:
 def after(delay: dt.timedelta) -> ColumnElement[dt.datetime]:
     """The database's clock plus ``delay``, as a value for ``run_at``."""
     return func.statement_timestamp(type_=DateTime(timezone=True)) + cast(delay, Interval)
+
+
+def durable() -> ColumnElement[Any]:
+    """To be returned by a statement whose transaction must outlive a crash of the server."""
+    # A claim or a worker's id that is forgotten is a fencing number given twice: where the database is
+    # set to synchronous_commit = off, this transaction is not.
+    return literal_column(
+        "CASE WHEN current_setting('synchronous_commit') = 'off' "
+        "THEN set_config('synchronous_commit', 'on', true) END"
+    ).label("durable")

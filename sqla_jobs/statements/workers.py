@@ -5,14 +5,14 @@ from __future__ import annotations
 from sqlalchemy import ARRAY, BigInteger, Executable, bindparam, delete, func, insert, select, update
 from sqlalchemy.dialects.postgresql import JSONB
 
-from sqla_jobs.statements.terms import Model, now, once, worker_table
+from sqla_jobs.statements.terms import Model, durable, now, once, worker_table
 
 
 @once
 def register(model: Model) -> Executable:
     """A new worker process; returns its id. Parameters: the columns that have no default."""
     worker = worker_table(model)
-    return insert(worker).returning(worker.c.id)
+    return insert(worker).returning(worker.c.id, durable())
 
 
 @once

@@ -7,8 +7,8 @@ current     RunningJob and current_job()
 """
 
 from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
-from sqla_jobs.tasks.options import UNSET, Options, check_queue
-from sqla_jobs.tasks.registry import ByName, Registry, Sessions, sessions_of
+from sqla_jobs.tasks.options import UNSET, Options, check_queue, check_queues
+from sqla_jobs.tasks.registry import ByName, Registry, ScopedSessions, Sessions, sessions_of
 from sqla_jobs.tasks.task import Task
 
 __all__ = [
@@ -17,10 +17,12 @@ __all__ = [
     "Options",
     "Registry",
     "RunningJob",
+    "ScopedSessions",
     "Sessions",
     "Task",
     "as_current",
     "check_queue",
+    "check_queues",
     "current_job",
     "running",
     "sessions_of",

@@ -6,8 +6,8 @@ import datetime as dt
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
+from copy import deepcopy
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Any
 
 from sqla_jobs.errors import JobsError
@@ -37,7 +37,7 @@ def running(job: Claimed, policy: RetryPolicy, *, attempt: int | None = None) ->
         queue=job.queue,
         attempt=job.attempt if attempt is None else attempt,
         max_attempts=policy.max_attempts if job.max_attempts is None else job.max_attempts,
-        arguments=MappingProxyType(job.arguments),
+        arguments=deepcopy(job.arguments),
         enqueued_at=job.created_at,
     )
 

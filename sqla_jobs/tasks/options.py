@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -42,6 +42,18 @@ def check_queue(name: object) -> str:
     raise InvalidQueueName(
         f"queue name {shown(name)}{length}; expected 1 to 63 out of A-Z, a-z, 0-9, '_', '-' and '.'"
     )
+
+
+def check_queues(names: Sequence[str] | None) -> list[str] | None:
+    """A list of queues to work on, checked; None: any queue, as for an empty one.
+
+    Raises:
+        InvalidOption: a text, whose characters would be taken for names.
+        InvalidQueueName: one of them is none.
+    """
+    if isinstance(names, str):
+        raise InvalidOption(f"queues is the text {shown(names)}; expected a list of names: [{shown(names)}]")
+    return [check_queue(name) for name in names] if names else None
 
 
 @dataclass(frozen=True)

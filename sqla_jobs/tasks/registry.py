@@ -40,6 +40,7 @@ class Registry(Generic[JobT]):
 
     Raises:
         InvalidOption: the model is no mapped class with `JobMixin`.
+        ConfigurationError: what is given makes no Sessions.
     """
 
     def __init__(self, model: type[JobT], sessionmaker: Sessions | None = None) -> None:
@@ -49,7 +50,7 @@ class Registry(Generic[JobT]):
                 f"model {shown(model)}; expected a mapped class with JobMixin: class MyJob(JobMixin, Base): …"
             )
         self.model = model
-        self.sessionmaker = sessionmaker
+        self.sessionmaker = _maker(sessionmaker)
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
 
     @property
@@ -199,12 +200,18 @@ def _refuse_lazy(function: Callable[..., Any], name: str) -> None:
             )
 
 
+def _maker(given: Any) -> Sessions | None:
+    if given is None or callable(given):
+        return cast("Sessions | None", given)
+    return sessions_of(given)
+
+
 def sessions_of(source: Any) -> Sessions:
     """A maker of Sessions out of what a user has: an Engine, a sessionmaker, or such a callable."""
     if isinstance(source, Engine):
         return sessionmaker(source)
     if isinstance(source, scoped_session):
-        return lambda: _removed(source)
+        return ScopedSessions(source)
     if callable(source):
         return cast("Sessions", source)
     raise ConfigurationError(
@@ -213,10 +220,17 @@ def sessions_of(source: Any) -> Sessions:
     )
 
 
-@contextmanager
-def _removed(registry: scoped_session[Any]) -> Iterator[Session]:
-    # Closed only, it would be the next job's too, with the listeners and the info that this one left.
-    try:
-        yield registry()
-    finally:
-        registry.remove()
+class ScopedSessions:
+    """The Sessions of a scoped_session, each removed from its registry after its job."""
+
+    def __init__(self, registry: scoped_session[Any]) -> None:
+        self.registry = registry
+
+    @contextmanager
+    def __call__(self) -> Iterator[Session]:
+        """The Session of this thread."""
+        # Closed only, it would be the next job's too, with the listeners and the info that this one left.
+        try:
+            yield self.registry()
+        finally:
+            self.registry.remove()

@@ -14,6 +14,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from functools import partial
 from types import TracebackType
 from typing import Any, Final
@@ -22,12 +23,12 @@ from sqlalchemy import Engine
 from typing_extensions import Self
 
 from sqla_jobs import lifecycle, migrations
-from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError
+from sqla_jobs.errors import Cancel, ConfigurationError, InvalidOption, JobsError
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.outcome import JobState
+from sqla_jobs.outcome import JobState, storable
 from sqla_jobs.runner import Finished, Runner, facts
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import Registry, Sessions, check_queue, sessions_of
+from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
 from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.outages import backoff, persist, report
 from sqla_jobs.worker.registration import Registration
@@ -89,15 +90,13 @@ class Worker:
                 "the worker has nothing to make Sessions with; give it an Engine or a sessionmaker: "
                 "Worker(jobs, engine), or Jobs(sessionmaker=…)"
             )
-        if isinstance(queues, str):
-            raise InvalidOption(f"queues is the text {queues!r}; expected a list of names: [{queues!r}]")
         if type(threads) is not int or threads < 1:
             raise InvalidOption(f"threads is {threads!r}; expected a whole number from 1 up")
         self._poll = _interval("poll_interval", poll_interval)
         self._beat = _interval("heartbeat_interval", heartbeat_interval)
         _check_limit(heartbeat_limit, heartbeat_interval)
         self.registry = registry
-        self.queues = [check_queue(name) for name in queues] if queues else None
+        self.queues = check_queues(queues)
         self.threads = threads
         self.drain = drain
         self._sessions = sessions_of(source)
@@ -247,8 +246,11 @@ class Worker:
                 failures = 0
                 if job is None:
                     self._crew.rest(news, self._poll, is_empty=self._is_empty if self.drain else None)
-                else:
+                    continue
+                try:
                     self._perform(job)
+                except Exception as error:  # the application's logging, most likely
+                    report("telling what became of a job", error, 1)
         except SystemExit:
             log.warning("a hook raised SystemExit: this thread runs no more jobs")
         finally:
@@ -318,9 +320,9 @@ class Worker:
             self._registration.goodbye()
         except Exception as error:
             report("saying goodbye", error, 1)
-        finally:
+        with suppress(Exception):  # an application's log filter
             log.info("worker %s stopped", worker_id, extra={"worker_id": worker_id})
-            self._crew.end()
+        self._crew.end()
 
 
 def _interval(name: str, value: object) -> float:
@@ -340,12 +342,14 @@ def _check_limit(limit: object, interval: dt.timedelta) -> None:
 def _log_outcome(finished: Finished) -> None:
     job, error = finished.job, finished.error
     extra = {**facts(job), "state": finished.state.value}
+    told = storable(str(error).partition("\n")[0])
     if not finished.failed:
-        log.info("job %s (%s) %s", job.id, job.task, finished.state.value, extra=extra)
+        reason = f": {told}" if isinstance(error, Cancel) and told else ""
+        log.info("job %s (%s) %s%s", job.id, job.task, finished.state.value, reason, extra=extra)
         return
     level = logging.WARNING if finished.state is JobState.SCHEDULED else logging.ERROR
     log.log(
-        level, "job %s (%s) attempt %s of %s failed, now %s: %s",
-        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, type(error).__name__,
+        level, "job %s (%s) attempt %s of %s failed, now %s: %s: %s",
+        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, type(error).__name__, told,
         exc_info=error, extra=extra,
     )  # fmt: skip

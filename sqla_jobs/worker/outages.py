@@ -6,6 +6,7 @@ import datetime as dt
 import logging
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Final, TypeVar
 
 from sqla_jobs.runner import is_transient
@@ -25,10 +26,12 @@ def backoff(failures: int) -> float:
 def report(what: str, error: Exception, failures: int) -> None:
     """Log a failure; with its traceback unless it is one that every outage brings."""
     told = (str(error).splitlines() or [type(error).__name__])[0]
-    log.error(
-        "%s failed (%s in a row), trying again: %s", what, failures, told,
-        exc_info=None if is_transient(error) else error,
-    )  # fmt: skip
+    # An application's log filter or record factory that raises must not end the thread that reports.
+    with suppress(Exception):
+        log.error(
+            "%s failed (%s in a row), trying again: %s", what, failures, told,
+            exc_info=None if is_transient(error) else error,
+        )  # fmt: skip
 
 
 def persist(crew: Crew, limit: dt.timedelta, call: Callable[[], T]) -> T:

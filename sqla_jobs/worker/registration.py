@@ -18,6 +18,10 @@ from sqla_jobs.runner import Runner
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
 
 
+_RETURN: Final = 6.0
+"""Seconds in which others that live are back after an outage: their longest back-off, and some."""
+
+
 class Registration:
     """The row of one worker process. `beat` and `give_back_strays` belong to one thread each.
 
@@ -60,6 +64,7 @@ class Registration:
             )
         )
         self._beat_at = began
+        self._judges_from = _clock() + min(self._limit.total_seconds(), _RETURN)
 
     def beat(self, running: list[dict[str, Any]]) -> bool:
         """Say that this process lives; False: it was taken for dead, and has to register anew."""
@@ -89,7 +94,8 @@ class Registration:
         """Whether this process may take others for dead.
 
         Not for one limit after its own heartbeats were interrupted: what kept them from the database
-        may have kept those of all others, who shall have the time to be back.
+        may have kept those of all others, who shall have the time to be back. Nor in the first seconds
+        of its own life: it may have been started anew because of that very outage.
         """
         return self.is_fresh and _clock() >= self._judges_from
 
