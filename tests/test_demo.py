@@ -216,7 +216,7 @@ def test_ctrl_c_leaves_nothing_behind(tmp_path: Path) -> None:
         "-m", "sqla_jobs", "demo", "--csv", str(file), folder=tmp_path, environment={"TMPDIR": str(temporary)}
     ) as demo:
         workers: list[psutil.Process] = []
-        while len(workers) < 3:
+        while not workers:  # all three need not be seen at once: on a busy machine one may be done by then
             assert psutil.Process(demo.pid).status() != psutil.STATUS_ZOMBIE, "the demo ended by itself"
             threading.Event().wait(0.05)
             children = psutil.Process(demo.pid).children(recursive=True)

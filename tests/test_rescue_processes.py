@@ -85,13 +85,13 @@ def process(database: Database, folder: Path) -> Iterator[Program]:
 
 
 def rescuer(database: Database, told: Told, jobs: Jobs[Job] | None = None, **options: Any) -> Worker:
-    """A worker that looks after others all the time, and will itself not be taken for dead."""
+    """A worker that looks after others all the time."""
     return Worker(
         application() if jobs is None else jobs,
         database.engine,
         poll_interval=SOON,
         heartbeat_interval=timedelta(milliseconds=50),
-        heartbeat_limit=timedelta(minutes=1),
+        heartbeat_limit=timedelta(seconds=2),  # as long as it judges nobody after its start
         **told.hooks,
         **options,
     )

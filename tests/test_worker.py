@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine
+from sqlalchemy import create_engine, event
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
@@ -325,3 +325,19 @@ def test_what_has_ended_is_told_with_the_job_as_it_was(
     assert (finished.job.attempt, finished.job.max_attempts) == (1, 1)
     assert finished.job.arguments == {"order": 7}
     assert (finished.state, str(finished.error), finished.run_at) == (JobState.FAILED, "7", None)
+
+
+def test_idle_polls_send_no_more_than_a_claim(jobs: Jobs[Job], database: Database) -> None:
+    sent: list[str] = []
+    polled = threading.Semaphore(0)
+
+    def note(*args: Any) -> None:
+        if threading.current_thread().name.endswith("-1"):
+            sent.append(args[2].split()[0])
+            polled.release()
+
+    event.listen(database.engine, "before_cursor_execute", note)
+    with Worker(jobs, database.engine, poll_interval=SOON):
+        for _ in range(5):
+            assert polled.acquire(timeout=PATIENCE)
+    assert set(sent) == {"WITH"}

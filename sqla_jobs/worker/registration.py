@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import os
 import socket
 import time
@@ -64,7 +65,7 @@ class Registration:
             )
         )
         self._beat_at = began
-        self._judges_from = _clock() + min(self._limit.total_seconds(), _RETURN)
+        self._judges_from = max(self._judges_from, _clock() + min(self._limit.total_seconds(), _RETURN))
 
     def beat(self, running: list[dict[str, Any]]) -> bool:
         """Say that this process lives; False: it was taken for dead, and has to register anew."""
@@ -76,8 +77,7 @@ class Registration:
         if not unbroken:
             self._judges_from = _clock() + self._limit.total_seconds()
         self._unbroken = True
-        if alive:
-            self._beat_at = began
+        self._beat_at = began if alive else -math.inf
         return alive
 
     @property
