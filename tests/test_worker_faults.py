@@ -161,7 +161,8 @@ def test_a_server_that_is_restarted_under_workers(jobs: Jobs[Job], told: Told) -
         Base.metadata.create_all(database.engine)
         handle = embedded_package().get_server(database.scalar("SHOW data_directory"))
         expected = enqueue(database, *[task.job() for _ in range(300)])
-        with worker(jobs, database.engine, told, threads=3), worker(jobs, database.engine, told, threads=3):
+        patient = {"threads": 3, "heartbeat_limit": timedelta(minutes=1)}
+        with worker(jobs, database.engine, told, **patient), worker(jobs, database.engine, told, **patient):
             told.take(30)
             handle.stop()
             handle.start()
