@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, lifecycle
 from sqla_jobs.lifecycle import Claimed
-from tests.support.verbs import MINUTE, NOW, SECOND, WORKER, add, claim, row
+from tests.support.verbs import MINUTE, NOW, SECOND, WORKER, add, claim, claim_as, employ, row
 
 # -- enqueue, promote ------------------------------------------------------------------------------
 
@@ -30,7 +30,7 @@ def test_a_row_from_raw_sql_is_a_whole_job(session: Session) -> None:
     number = session.scalar(inserted)
     assert claim(session) == []
     assert lifecycle.promote(session, Job) == 1, "at the database's own time it is due at once"
-    (job,) = lifecycle.claim(session, Job, WORKER)
+    (job,) = claim_as(WORKER, session)
     assert (job.id, job.task, job.arguments, job.queue) == (number, "from anywhere", {}, "default")
 
 
@@ -161,3 +161,13 @@ def test_a_claim_takes_no_more_than_its_limit(session: Session) -> None:
         add(session)
     assert len(claim(session, limit=3)) == 3
     assert len(claim(session, "default", limit=3)) == 1
+
+
+def test_a_worker_that_was_taken_for_dead_claims_nothing(session: Session) -> None:
+    """Its process may have been stopped between the moment when it decided to claim, and the claim."""
+    job = add(session)
+    assert lifecycle.claim(session, Job, WORKER) == []
+    assert lifecycle.claim(session, Job, WORKER, [job.queue]) == []
+    assert (row(session, job).state, row(session, job).claim) == ("queued", 0)
+    employ(session)
+    assert [each.id for each in lifecycle.claim(session, Job, WORKER)] == [job.id]

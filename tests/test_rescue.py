@@ -14,6 +14,7 @@ from sqla_jobs import Job, JobState, RetryPolicy, lifecycle
 from sqla_jobs.errors import WorkerDied
 from sqla_jobs.lifecycle import Claimed, Rescued
 from tests.support.lane import AT_ONCE, NEVER, register
+from tests.support.verbs import claim_as
 
 NOW = datetime(2031, 5, 17, 12, tzinfo=timezone.utc)
 LIMIT = timedelta(seconds=30)
@@ -28,7 +29,7 @@ def worker(session: Session, *, last_beat: datetime = NOW, limit: timedelta = LI
 
 def running(session: Session, worker_id: int | None, **values: Any) -> Claimed:
     job = lifecycle.enqueue(session, Job(**{"task": "t", "state": "queued", **values}))
-    (claimed,) = lifecycle.claim(session, Job, worker_id or 0, now=NOW)
+    (claimed,) = claim_as(worker_id or 0, session, now=NOW)
     assert claimed.id == job.id
     if worker_id is None:
         session.execute(text("UPDATE sqla_jobs SET worker_id = NULL WHERE id = :id"), {"id": job.id})
@@ -224,7 +225,7 @@ def test_another_claim_of_the_same_job_is_suspected_anew(session: Session) -> No
     first = running(session, number)
     suspects = strays(session, number)()
     session.execute(text("UPDATE sqla_jobs SET state = 'queued'"))
-    (second,) = lifecycle.claim(session, Job, number)
+    (second,) = claim_as(number, session)
     assert (second.id, second.claim) == (first.id, first.claim + 1)
     assert strays(session, number)(suspects) == {(second.id, second.claim)}
     assert row(session, second).state == "running"

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import Job, Jobs, RetryPolicy, Worker, lifecycle, statements
 from tests.support.plans import Verb, fill
 from tests.support.server import Database
+from tests.support.verbs import claim_as
 from tests.support.waiting import until_lock_waiters
 
 WORKER = 7
@@ -46,7 +47,7 @@ def test_a_claim_locks_no_more_rows_than_its_limit(
     for queue in ("a", "b"):
         fill(database, "queued", 4, queue=queue)
     with database.sessionmaker() as worker, database.sessionmaker() as other:
-        claimed = lifecycle.claim(worker, Job, WORKER, queues, limit=limit)
+        claimed = claim_as(WORKER, worker, queues, limit=limit)
         there = 4 if queues == ["empty", "a"] else 8
         assert len(claimed) == min(limit, there)
         assert free(other) == 8 - len(claimed)
@@ -59,7 +60,7 @@ def test_a_claim_passes_over_locked_jobs_within_and_across_queues(
         fill(database, "queued", 2, queue=queue)
     with Session(patient) as one, Session(patient) as two, Session(patient) as three:
         got = [
-            [(job.queue, job.id) for job in lifecycle.claim(session, Job, WORKER, ["a", "b"], limit=limit)]
+            [(job.queue, job.id) for job in claim_as(WORKER, session, ["a", "b"], limit=limit)]
             for session, limit in ((one, 1), (two, 2), (three, 5))
         ]
     assert got[0] == [("a", 1)]
@@ -70,7 +71,7 @@ def test_a_claim_passes_over_locked_jobs_within_and_across_queues(
 def test_a_queue_that_is_named_twice_is_claimed_from_once(database: Database) -> None:
     fill(database, "queued", 3, queue="a")
     with database.sessionmaker() as session:
-        claimed = lifecycle.claim(session, Job, WORKER, ["a", "a"], limit=5)
+        claimed = claim_as(WORKER, session, ["a", "a"], limit=5)
     assert sorted(job.id for job in claimed) == [1, 2, 3]
     assert {job.attempt for job in claimed} == {1}
 
@@ -116,7 +117,7 @@ def gated(database: Database) -> Iterator[Engine]:
 
 
 GATED: dict[str, tuple[str, Callable[[Session], list[int]]]] = {
-    "claim": ("queued", lambda s: [job.id for job in lifecycle.claim(s, Job, WORKER, ["default"])]),
+    "claim": ("queued", lambda s: [job.id for job in claim_as(WORKER, s, ["default"])]),
     "work_once": ("queued", lambda s: taken(s, ["default"])),
     "work_once of a due job": ("scheduled", lambda s: taken(s, None)),
     "promotion": ("scheduled", lambda s: list(s.execute(statements.promote(Job), {"now": None}).scalars())),
@@ -173,8 +174,8 @@ def receipts(database: Database) -> None:
 REFER = text("INSERT INTO receipts (job_id) VALUES (1)")
 
 TAKERS: dict[str, tuple[str, Verb]] = {
-    "claim": ("queued", lambda s: lifecycle.claim(s, Job, WORKER)),
-    "claim by queue": ("queued", lambda s: lifecycle.claim(s, Job, WORKER, ["default"])),
+    "claim": ("queued", lambda s: claim_as(WORKER, s)),
+    "claim by queue": ("queued", lambda s: claim_as(WORKER, s, ["default"])),
     "work_once": ("queued", lambda s: lifecycle.take(s, Job)),
     "work_once by queue": ("queued", lambda s: lifecycle.take(s, Job, ["default"])),
     "work_once of a due job": ("scheduled", lambda s: lifecycle.take(s, Job, now=later())),

@@ -31,6 +31,7 @@ from sqla_jobs.errors import (
 from sqla_jobs.outcome import decide
 from tests.support.models import Effect
 from tests.support.server import Database
+from tests.support.verbs import claim_as, employ
 from tests.support.work import PATIENCE, SOON, Recorder, drain
 
 UTC = dt.timezone.utc
@@ -143,12 +144,13 @@ def test_k05_a_claim_takes_what_is_due_of_its_queue_and_marks_it_running(
         second = app.record.using(queue="mail").enqueue(session, "second").id
         app.record.enqueue(session, "another queue's")
         waiting = app.record.using(queue="mail", run_at=NOON).enqueue(session, "waiting").id
+        employ(session, WORKER)
     with database.sessionmaker() as one, database.sessionmaker() as two:
-        (got,) = lifecycle.claim(one, Job, WORKER, ["mail"], now=NOON)
+        (got,) = claim_as(WORKER, one, ["mail"], now=NOON)
         assert (got.id, got.attempt, got.started_at, got.worker_id) == (first, 1, NOON, WORKER)
-        (other,) = lifecycle.claim(two, Job, WORKER, ["mail"])
+        (other,) = claim_as(WORKER, two, ["mail"])
         assert other.id == second
-        assert lifecycle.claim(two, Job, WORKER, ["mail"]) == []
+        assert claim_as(WORKER, two, ["mail"]) == []
         one.commit()
         two.commit()
     running = database.rows("SELECT id FROM sqla_jobs WHERE state = 'running' AND attempt = 1")
@@ -156,7 +158,7 @@ def test_k05_a_claim_takes_what_is_due_of_its_queue_and_marks_it_running(
     with database.sessionmaker.begin() as session:
         assert lifecycle.promote(session, Job, now=NOON - dt.timedelta(microseconds=1)) == 0
         assert lifecycle.promote(session, Job, now=NOON) == 1
-        (late,) = lifecycle.claim(session, Job, WORKER, ["mail"])
+        (late,) = claim_as(WORKER, session, ["mail"])
         assert (late.id, late.run_at) == (waiting, NOON)
 
 
@@ -164,7 +166,7 @@ def test_k05_a_claim_takes_what_is_due_of_its_queue_and_marks_it_running(
 def test_k06_only_a_running_job_is_finished(session: Session, app: Recorder, meanwhile: str) -> None:
     """What was given back or cancelled meanwhile is not overwritten."""
     app.record.enqueue(session, "a")
-    (claimed,) = lifecycle.claim(session, Job, WORKER)
+    (claimed,) = claim_as(WORKER, session)
     done = decide(None, None, lambda _: None)
     finished_at = "statement_timestamp()" if meanwhile == "cancelled" else "NULL"
     change = text(f"UPDATE sqla_jobs SET state = '{meanwhile}', finished_at = {finished_at}")

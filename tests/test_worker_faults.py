@@ -300,6 +300,19 @@ def registration(engine: Any, limit: timedelta) -> Registration:
     return made
 
 
+def test_taken_for_dead_it_claims_nothing_until_it_has_registered_anew(database: Database) -> None:
+    living = registration(database.engine, timedelta(minutes=1))
+    assert living.beat([])
+    assert living.is_fresh
+    old = living.worker_id
+    database.execute("DELETE FROM sqla_jobs_workers")
+    assert not living.beat([])
+    assert not living.is_fresh
+    living.register()
+    assert living.worker_id > old
+    assert living.is_fresh
+
+
 def test_after_an_outage_nobody_is_taken_for_dead_for_one_limit(
     jobs: Jobs[Job], database: Database, between: Proxy, remote: Any, told: Told
 ) -> None:

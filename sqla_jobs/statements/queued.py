@@ -33,6 +33,7 @@ from sqla_jobs.statements.terms import (
     queues,
     rows,
     state,
+    worker_table,
 )
 
 _ANY_ROW: Final = true()
@@ -67,12 +68,18 @@ def claim(model: Model, any_queue: bool) -> Executable:
     """Ordinary lane: ``queued`` -> ``running`` for up to ``:limit`` jobs, for ``:p_worker_id``.
 
     Parameters: ``limit``, ``p_worker_id``, ``now``, and ``queues`` unless ``any_queue``.
-    Locks the rows it takes, passing over locked ones. Index: ``ix_sqla_jobs_claim``, or
-    ``ix_sqla_jobs_claim_any``. The CTE is there because an UPDATE with a LIMIT in a plain subquery
-    may run that subquery more than once, and then takes more than the limit.
+    Nothing if that worker has no row: it was taken for dead. Locks the rows it takes, passing over
+    locked ones. Index: ``ix_sqla_jobs_claim``, or ``ix_sqla_jobs_claim_any``. The CTE is there
+    because an UPDATE with a LIMIT in a plain subquery may run that subquery more than once, and then
+    takes more than the limit.
     """
     job = job_table(model)
-    picked = _next(job, any_queue, job.c.id).cte("picked")
+    known = worker_table(model).alias("known")
+    registered = select(known.c.id).where(known.c.id == bindparam("p_worker_id", type_=BigInteger))
+    # Evaluated once, before anything is read: a process that was stopped between its last look at the clock
+    # and this statement, and was taken for dead meanwhile, claims nothing under the id of a dead worker.
+    alive = registered.scalar_subquery().is_not(None)
+    picked = _next(job, any_queue, job.c.id, where=alive).cte("picked")
     return (
         update(job)
         .where(is_(job.c.id, picked.c.id))

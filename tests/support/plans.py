@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from tests.support.server import Database
+from tests.support.verbs import employ
 
 Verb = Callable[[Session], object]
 NAMED = re.compile(r"%\((\w+)\)s")
@@ -148,7 +149,12 @@ def explaining(database: Database, *, generic: bool) -> Iterator[Explainer]:
 
 
 def fill(database: Database, state: str, number: int, *, queue: str = "default", later: str = "0") -> None:
-    """Insert jobs in one statement, all due at the same moment: ``later`` from now, an interval."""
+    """Insert jobs in one statement, all due at the same moment: ``later`` from now, an interval.
+
+    And worker 7, if it is not there.
+    """
+    with database.sessionmaker.begin() as session:
+        employ(session, 7)
     finished = "statement_timestamp()" if state in ("succeeded", "failed", "cancelled") else "NULL"
     database.execute(
         f"""

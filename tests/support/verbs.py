@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta, timezone
 from typing import Any
 
@@ -21,8 +22,37 @@ def add(session: Session, task: str = "t", **values: Any) -> Job:
     return lifecycle.enqueue(session, Job(task=task, **{"state": "queued", "run_at": NOW, **values}))
 
 
+def employ(session: Session, worker_id: int = WORKER) -> bool:
+    """Give a worker id its row, without which it claims nothing; False: it has one."""
+    made: Any = session.execute(
+        text(
+            "INSERT INTO sqla_jobs_workers (id, host, pid, version, threads, heartbeat_limit) "
+            "OVERRIDING SYSTEM VALUE SELECT :id, 'h', 1, 'v', 1, '1 min' "
+            "WHERE NOT EXISTS (SELECT FROM sqla_jobs_workers WHERE id = :id)"
+        ),
+        {"id": worker_id},
+    )
+    return bool(made.rowcount)
+
+
 def claim(session: Session, *queues: str, limit: int = 1, now: datetime = NOW) -> list[Claimed]:
-    return lifecycle.claim(session, Job, WORKER, queues, limit=limit, now=now)
+    return claim_as(WORKER, session, queues, limit=limit, now=now)
+
+
+def claim_as(
+    worker_id: int,
+    session: Session,
+    queues: Sequence[str] | None = None,
+    *,
+    limit: int = 1,
+    now: datetime | None = None,
+) -> list[Claimed]:
+    """Claim for a worker that exists for the length of the claim."""
+    came = employ(session, worker_id)
+    jobs = lifecycle.claim(session, Job, worker_id, queues, limit=limit, now=now)
+    if came:
+        session.execute(text("DELETE FROM sqla_jobs_workers WHERE id = :id"), {"id": worker_id})
+    return jobs
 
 
 def claimed(session: Session, **values: Any) -> Claimed:

