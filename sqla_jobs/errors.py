@@ -14,11 +14,13 @@ JobsError
     - ArgumentsNotLoadable             the row does not fit the signature of the code that runs it
     - JobEscaped                       the job ended the transaction that its worker owns
     - WorkerDied                       the process that ran the job is gone
+    - JobTimeout       (TimeoutError)  it ran longer than its timeout, and was interrupted
   x ClaimLost                        somebody else has taken over the job
+  x JobNotFound           (LookupError)  no job has this id
   x SchemaError                      the tables are missing, or of another revision
   x ConfigurationError               nothing says which database, which module, ...
 
-Cancel, Snooze                       signals: neither is an error, nor a JobsError
+Cancel, Snooze, GiveBack             signals: none is an error, nor a JobsError
 """
 
 from __future__ import annotations
@@ -38,11 +40,14 @@ __all__ = [
     "ConfigurationError",
     "DefinitionError",
     "EnqueueError",
+    "GiveBack",
     "InvalidArguments",
     "InvalidOption",
     "InvalidQueueName",
     "JobError",
     "JobEscaped",
+    "JobNotFound",
+    "JobTimeout",
     "JobsError",
     "SchemaError",
     "Snooze",
@@ -220,6 +225,30 @@ class WorkerDied(JobError):
         super().__init__(detail)
 
 
+class JobTimeout(JobError, TimeoutError):
+    """The job ran longer than its timeout, and was interrupted; its writes are rolled back.
+
+    Attributes:
+        timeout: how long it may run.
+    """
+
+    def __init__(self, timeout: timedelta) -> None:
+        super().__init__(f"the job ran longer than its timeout of {timeout}")
+        self.timeout = timeout
+
+
+class JobNotFound(JobsError, LookupError):
+    """No job has this id: it never had one, or it was pruned.
+
+    Attributes:
+        job_id: the id.
+    """
+
+    def __init__(self, job_id: int) -> None:
+        super().__init__(f"there is no job {job_id}: it was pruned, or never was, or is not committed yet")
+        self.job_id = job_id
+
+
 class ClaimLost(JobsError):
     """Somebody else has taken over the job: everything that this attempt wrote is rolled back.
 
@@ -261,6 +290,20 @@ class Cancel(Exception):
     def __init__(self, reason: str = "") -> None:
         if not isinstance(reason, str):
             raise InvalidOption(f"Cancel(reason) is {shown(reason)}: expected text, for example str(error)")
+        super().__init__(reason)
+        self.reason = reason
+
+
+class GiveBack(Exception):
+    """The worker ends the job before it is through: its writes are rolled back, and it is ``queued`` again.
+
+    Raised by the worker, not by tasks. The attempt does not count.
+
+    Parameters:
+        reason: kept in the job's `attempts`.
+    """
+
+    def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
 

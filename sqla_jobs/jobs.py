@@ -18,6 +18,7 @@ from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task
+from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -37,17 +38,27 @@ class Jobs(Registry[JobT]):
     Parameters:
         model: the job model; your own ``class MyJob(JobMixin, Base)`` or the library's ``Job``.
         sessionmaker: makes the Sessions of workers that are given none of their own.
+        notify: how workers are told of a new job. ``"transaction"``: with the commit that makes it.
+            ``"after_commit"``: right after it, by a connection of its own; for many commits at once, since
+            the server lets only one at a time notify. False: they are not, and find it by polling; behind
+            PgBouncer in transaction mode, which keeps no connection for a client to listen on.
 
     Raises:
-        InvalidOption: the model is no mapped class with `JobMixin`.
+        InvalidOption: the model is no mapped class with `JobMixin`, or ``notify`` none of its modes.
     """
 
     @overload
-    def __init__(self: Jobs[Job], *, sessionmaker: Sessions | None = None) -> None: ...
+    def __init__(
+        self: Jobs[Job], *, sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+    ) -> None: ...
     @overload
-    def __init__(self, model: type[JobT], sessionmaker: Sessions | None = None) -> None: ...
-    def __init__(self, model: type[Any] = Job, sessionmaker: Sessions | None = None) -> None:
-        super().__init__(model, sessionmaker)
+    def __init__(
+        self, model: type[JobT], sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+    ) -> None: ...
+    def __init__(
+        self, model: type[Any] = Job, sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+    ) -> None:
+        super().__init__(model, sessionmaker, notify)
 
     # -- tasks -------------------------------------------------------------------------------------
 
@@ -62,6 +73,7 @@ class Jobs(Registry[JobT]):
         queue: str | None = None,
         priority: int = 0,
         retry: RetryPolicy | None = None,
+        timeout: dt.timedelta | None = None,
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -72,6 +84,7 @@ class Jobs(Registry[JobT]):
         queue: str | None = None,
         priority: int = 0,
         retry: RetryPolicy | None = None,
+        timeout: dt.timedelta | None = None,
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -79,6 +92,7 @@ class Jobs(Registry[JobT]):
             name: what jobs call it by; None: ``<module>.<qualname>``.
             queue, priority: of its jobs, unless ``using`` says otherwise; see `Options`.
             retry: None: the default `RetryPolicy`.
+            timeout: after so long a run is interrupted, and has failed; None: it may take any time.
 
         Raises:
             TaskDefinitionError: the function cannot be a task.
@@ -93,7 +107,7 @@ class Jobs(Registry[JobT]):
         options = Options().changed({"queue": queue, "priority": priority})
 
         def register(function: Callable[..., Any]) -> Any:
-            return self.register(function, name=name, options=options, retry=retry)
+            return self.register(function, name=name, options=options, retry=retry, timeout=timeout)
 
         return register if function is None else register(function)
 
@@ -107,6 +121,7 @@ class Jobs(Registry[JobT]):
         delay: dt.timedelta | None = UNSET,
         run_at: dt.datetime | None = UNSET,
         max_attempts: int | None = UNSET,
+        timeout: dt.timedelta | None = UNSET,
     ) -> ByName[JobT]:
         """``jobs.using(queue="slow").enqueue(session, "shop.jobs.send", order_id=7)``; see `Options`.
 
@@ -119,6 +134,7 @@ class Jobs(Registry[JobT]):
             "delay": delay,
             "run_at": run_at,
             "max_attempts": max_attempts,
+            "timeout": timeout,
         }
         Options().changed(changes)  # a mistake is refused here rather than at the enqueue
         return ByName(self, {name: value for name, value in changes.items() if value is not UNSET})

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final
 
-from sqla_jobs.errors import Cancel, Snooze
+from sqla_jobs.errors import Cancel, GiveBack, Snooze
 
 HISTORY_LIMIT: Final = 20
 """Attempts that a row remembers; older ones are dropped."""
@@ -72,6 +72,8 @@ def decide(
     signal = returned if error is None else error
     if isinstance(signal, Snooze):
         return Outcome(JobState.SCHEDULED, error=signal, delay=signal.delay, spent=False)
+    if isinstance(signal, GiveBack):
+        return given_back(signal.reason)
     if isinstance(signal, Cancel):
         return Outcome(JobState.CANCELLED, error=signal, record=describe(signal))
     if error is None:

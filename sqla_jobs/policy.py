@@ -26,9 +26,11 @@ class RetryPolicy:
         cap: the longest delay after any attempt.
         retry_on: only errors of these classes are retried.
         give_up_on: errors of these classes are never retried; wins over ``retry_on``.
+        max_crashes: how often its worker may die while it runs; a job that kills its process is
+            failed then, whatever attempts are left.
 
     ``retry_on`` and ``give_up_on`` speak of what the task raises; an attempt that ended because its
-    worker died is retried as long as attempts are left.
+    worker died is retried as long as attempts are left and ``max_crashes`` is not reached.
 
     Raises:
         InvalidOption: an option is out of its range.
@@ -39,10 +41,13 @@ class RetryPolicy:
     cap: dt.timedelta = dt.timedelta(days=1)
     retry_on: tuple[type[BaseException], ...] = (BaseException,)
     give_up_on: tuple[type[BaseException], ...] = ()
+    max_crashes: int = 3
 
     def __post_init__(self) -> None:
-        if type(self.max_attempts) is not int or self.max_attempts < 1:
-            raise InvalidOption(f"max_attempts is {self.max_attempts!r}; expected a whole number from 1 up")
+        for name in ("max_attempts", "max_crashes"):
+            number = getattr(self, name)
+            if type(number) is not int or number < 1:
+                raise InvalidOption(f"{name} is {number!r}; expected a whole number from 1 up")
         for name in ("base", "cap"):
             value = getattr(self, name)
             if not isinstance(value, dt.timedelta) or not dt.timedelta(0) <= value <= _LONGEST:

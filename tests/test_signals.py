@@ -1,4 +1,4 @@
-"""`Worker.run()` in a process of its own: the first signal drains, the second ends it."""
+"""`Worker.run()` in a process of its own: the first signal drains, the second gives back."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import Connection, text
 
 from sqla_jobs import Job, Jobs, Worker
-from sqla_jobs.worker.signals import first_signal
+from sqla_jobs.worker.signals import on_signals
 from tests.support.program import Program
 from tests.support.server import Database
 from tests.support.waiting import until
@@ -24,7 +24,8 @@ GATE = 4711
 """An advisory lock that the job of `PROGRAM` waits for, so that the test says when it ends."""
 
 PROGRAM = dedent("""
-    import logging, os
+    import logging, os, threading
+    from datetime import timedelta
     from sqlalchemy import create_engine, text
     from sqla_jobs import Jobs, Worker, current_job
 
@@ -37,7 +38,15 @@ PROGRAM = dedent("""
         logging.info("at the gate")
         session.execute(text("SELECT pg_advisory_xact_lock_shared(4711)"))
 
-    Worker(jobs, create_engine(os.environ["DATABASE_URL"])).run()
+    @jobs.task(name="blocked")
+    def block(session):
+        logging.info("blocked")
+        lock = threading.Lock()
+        lock.acquire()
+        lock.acquire()  # for ever, in C
+
+    grace = timedelta(seconds=float(os.environ.get("GRACE", "30")))
+    Worker(jobs, create_engine(os.environ["DATABASE_URL"]), grace=grace).run()
     logging.info("came to its end")
 """)
 
@@ -51,8 +60,8 @@ def gate(database: Database) -> Iterator[Connection]:
 
 
 @contextmanager
-def program(database: Database, folder: Path) -> Iterator[Program]:
-    environment = {"DATABASE_URL": database.url_string}
+def program(database: Database, folder: Path, **more: str) -> Iterator[Program]:
+    environment = {"DATABASE_URL": database.url_string, **more}
     with Program("-c", PROGRAM, folder=folder, environment=environment) as program:
         yield program
 
@@ -80,22 +89,71 @@ def test_the_first_signal_lets_the_running_job_finish_and_takes_no_other(
 
 
 @pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT])
-def test_the_second_signal_ends_the_process_and_leaves_its_job_to_be_rescued(
+def test_the_second_signal_gives_the_running_job_back(
     second: signal.Signals, database: Database, gate: Connection, tmp_path: Path
 ) -> None:
-    database.execute("INSERT INTO sqla_jobs (task) VALUES ('t')")
+    """Though it may be tried only once: it has not been tried."""
+    database.execute("INSERT INTO sqla_jobs (task, max_attempts) VALUES ('t', 1)")
     with program(database, tmp_path) as running:
         running.wait_for("at the gate")
         running.send(signal.SIGTERM)
         running.wait_for("letting the running jobs finish")
         running.send(second)
-        assert running.wait() == -second
+        assert running.wait() == 0
+        assert f"{second.name} again: giving the running jobs back" in running.errors
+        assert "came to its end" in running.errors
+    (row,) = database.rows("SELECT state, attempt, claim, attempts, worker_id FROM sqla_jobs")
+    assert (row.state, row.attempt, row.claim, row.worker_id) == ("queued", 0, 1, None)
+    assert [(each["error"], each["message"]) for each in row.attempts] == [
+        ("given back", "its worker stopped")
+    ]
+    assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 0, "it has said goodbye"
+    assert database.scalar("SELECT count(*) FROM effects") == 0
+
+
+def test_after_the_grace_period_the_running_job_is_given_back(
+    database: Database, gate: Connection, tmp_path: Path
+) -> None:
+    database.execute("INSERT INTO sqla_jobs (task) VALUES ('t')")
+    with program(database, tmp_path, GRACE="0.2") as running:
+        running.wait_for("at the gate")
+        running.send(signal.SIGTERM)
+        assert running.wait() == 0
+        assert "came to its end" in running.errors
+    assert states(database) == ["queued"]
+    assert database.scalar("SELECT count(*) FROM effects") == 0
+
+
+def test_the_third_signal_ends_the_process_and_leaves_its_job_to_be_rescued(
+    database: Database, tmp_path: Path
+) -> None:
+    """Where the second could do nothing: the job is blocked outside of Python."""
+    database.execute("INSERT INTO sqla_jobs (task) VALUES ('blocked')")
+    with program(database, tmp_path) as running:
+        running.wait_for("blocked")
+        for told in ("letting the running jobs finish", "giving the running jobs back"):
+            running.send(signal.SIGTERM)
+            running.wait_for(told)
+        running.send(signal.SIGTERM)
+        assert running.wait() == -signal.SIGTERM
     assert states(database) == ["running"]
     assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 1
-    # The server finds out that the client is gone when the gate lets the statement go on.
-    gate.close()
-    until(database, "SELECT count(*) = 0 FROM pg_locks WHERE locktype = 'advisory'")
-    assert database.scalar("SELECT count(*) FROM effects") == 0
+
+
+def test_a_job_that_cannot_be_interrupted_is_given_back_by_the_goodbye(
+    database: Database, tmp_path: Path
+) -> None:
+    database.execute("INSERT INTO sqla_jobs (task) VALUES ('blocked')")
+    with program(database, tmp_path) as running:
+        running.wait_for("blocked")
+        running.send(signal.SIGTERM)
+        running.wait_for("letting the running jobs finish")
+        running.send(signal.SIGTERM)
+        running.wait_for(r"was interrupted .* and goes on")
+        assert running.wait() == 0
+        assert "came to its end" in running.errors
+    assert states(database) == ["queued"]
+    assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 0
 
 
 def test_an_idle_worker_ends_at_once(database: Database, tmp_path: Path) -> None:
@@ -144,11 +202,11 @@ def test_whose_handlers_were_there_before_has_them_back() -> None:
 
     before = signal.signal(signal.SIGTERM, handler)
     try:
-        with first_signal(received.append):
+        with on_signals(1, lambda number, _: received.append(number)):
             os.kill(os.getpid(), signal.SIGTERM)
             os.kill(os.getpid(), signal.SIGTERM)
         assert (received, mine) == ([signal.SIGTERM], [signal.SIGTERM])
-        with first_signal(received.append):
+        with on_signals(1, lambda number, _: received.append(number)):
             pass
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:

@@ -4,17 +4,19 @@ None of them begins, commits or rolls back: the transaction is the caller's. An 
 them with ``AsyncSession.run_sync``.
 
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
-    workers    register, heartbeat, goodbye; rescue, for who says none of these any more
+    workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
     Standing,
     Written,
+    cancel_requests,
     claim,
     enqueue,
     finish,
     has_work,
+    hold,
     next_due,
     promote,
     remaining,
@@ -22,20 +24,36 @@ from sqla_jobs.lifecycle.jobs import (
     take,
     target,
 )
-from sqla_jobs.lifecycle.workers import Rescued, give_back_strays, goodbye, heartbeat, register, rescue
+from sqla_jobs.lifecycle.workers import (
+    Health,
+    Rescued,
+    deny_lock,
+    give_back_strays,
+    goodbye,
+    health,
+    heartbeat,
+    register,
+    rescue,
+    unheld,
+)
 
 __all__ = [
     "Claimed",
+    "Health",
     "Rescued",
     "Standing",
     "Written",
+    "cancel_requests",
     "claim",
+    "deny_lock",
     "enqueue",
     "finish",
     "give_back_strays",
     "goodbye",
     "has_work",
+    "health",
     "heartbeat",
+    "hold",
     "next_due",
     "promote",
     "register",
@@ -44,4 +62,5 @@ __all__ = [
     "standing",
     "take",
     "target",
+    "unheld",
 ]

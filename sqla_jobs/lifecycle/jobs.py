@@ -36,6 +36,8 @@ class Claimed:
     run_at: dt.datetime
     created_at: dt.datetime
     started_at: dt.datetime | None
+    timeout: float | None = None
+    """The row's own, in seconds."""
     unreadable: ArgumentsNotLoadable | None = None
     """Why ``arguments`` are empty: what the row holds is no JSON that Python can read."""
 
@@ -122,17 +124,21 @@ def claim(
     queues: Sequence[str] | None = None,
     *,
     limit: int = 1,
+    innocent: bool = False,
     now: dt.datetime | None = None,
 ) -> list[Claimed]:
     """Ordinary lane: make up to ``limit`` queued jobs ``running`` for this worker.
 
     The caller commits at once: from then on the attempt is spent and everyone can see it.
+
+    Parameters:
+        innocent: only jobs that no worker has died of yet.
     """
     chosen = _selection(queues)
     rows = execute(
         session,
         model,
-        statements.claim(model, any_queue=not chosen),
+        statements.claim(model, any_queue=not chosen, innocent=innocent),
         limit=limit,
         p_worker_id=worker_id,
         now=now,
@@ -199,6 +205,25 @@ def finish(
         **fence,
     ).first()
     return None if row is None else Written(JobState(row.state), row.run_at)
+
+
+def cancel_requests(session: Session, model: Model, worker_id: int) -> list[tuple[int, int]]:
+    """Which jobs of this worker are to be cancelled while they run: (id, claim)."""
+    found = execute(session, model, statements.cancel_requests(model), p_worker_id=worker_id)
+    return [(row.id, row.claim) for row in found]
+
+
+def hold(session: Session, model: Model, job: Claimed) -> bool | None:
+    """Lock a job's row by the fence of its claim until the transaction ends; None: it does not hold.
+
+    Returns:
+        Whether the job is to be cancelled.
+    """
+    row = execute(
+        session, model, statements.hold(model),
+        p_id=job.id, p_claim=job.claim, p_worker_id=job.worker_id,
+    ).first()  # fmt: skip
+    return None if row is None else bool(row[0])
 
 
 def standing(session: Session, model: Model, job_id: int) -> Standing | None:

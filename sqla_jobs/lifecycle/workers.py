@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
-from sqla_jobs import statements
+from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import WorkerDied
 from sqla_jobs.lifecycle.jobs import Claimed, Model, Written, claimed, execute, finish
-from sqla_jobs.outcome import Outcome, died, given_back
+from sqla_jobs.outcome import JobState, Outcome, died, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
 
 log = logging.getLogger("sqla_jobs")
@@ -61,9 +61,41 @@ def heartbeat(
 
 def goodbye(session: Session, model: Model, worker_id: int) -> None:
     """This worker ends and runs nothing any more: what still stands under it is given back."""
-    for row in execute(session, model, statements.running_under(model), p_worker_id=worker_id).all():
-        finish(session, model, claimed(row), given_back("its worker stopped"))
+    jobs = [
+        claimed(row)
+        for row in execute(session, model, statements.running_under(model), p_worker_id=worker_id)
+    ]
+    _give_back(session, model, jobs, "its worker stopped")
     execute(session, model, statements.goodbye(model), p_id=worker_id)
+
+
+def _give_back(session: Session, model: Model, jobs: Iterable[Claimed], why: str) -> None:
+    written = [(job, finish(session, model, job, given_back(why))) for job in jobs]
+    _tell(session, model, written)
+
+
+def _tell(session: Session, model: Model, jobs: Iterable[tuple[Claimed, Written | None]]) -> None:
+    """Let the workers that are left know, with the commit, what there is for them to do."""
+    news = {
+        wakeup.queued(job.queue) if written.state is JobState.QUEUED else wakeup.SCHEDULED
+        for job, written in jobs
+        if written is not None and not written.state.is_final
+    }
+    wakeup.announce(session, model, news)
+
+
+def deny_lock(session: Session, model: Model, worker_id: int) -> None:
+    """This worker holds no lock any more: judge it by its heartbeats."""
+    execute(session, model, statements.say_unlocked(model), p_id=worker_id)
+
+
+def unheld(session: Session, model: Model, worker_id: int) -> list[str]:
+    """Other workers than this one whose rows say ``locked`` although their locks are free.
+
+    Each as a text that is another one after every write to its row. The locks that are looked at are
+    held, in the shared form, until the transaction ends.
+    """
+    return list(execute(session, model, statements.unheld(model), p_id=worker_id).scalars())
 
 
 @dataclass(frozen=True)
@@ -80,6 +112,7 @@ def rescue(
     model: Model,
     policy_for: Callable[[str], RetryPolicy],
     *,
+    gone: Collection[str] = (),
     now: dt.datetime | None = None,
 ) -> list[Rescued]:
     """Give back the jobs of dead workers: by the retry policy, or ``failed`` with ``WorkerDied``.
@@ -87,8 +120,12 @@ def rescue(
     A worker whose last heartbeat is older than its limit loses its row first, in this transaction:
     if it lives after all, its next heartbeat finds no row. A running job whose worker has no row is
     an orphan. Returns at most 100; call again, in a new transaction, while there are some.
+
+    Parameters:
+        gone: workers that have let go of their lock, as `unheld` has shown them; they lose their rows too.
     """
-    buried = {row.id: row for row in execute(session, model, statements.bury(model), now=now)}
+    dead = execute(session, model, statements.bury(model), gone=list(gone), now=now)
+    buried = {row.id: row for row in dead}
     orphans = [claimed(row) for row in execute(session, model, statements.orphans(model))]
     if not orphans:
         return []
@@ -111,16 +148,23 @@ def rescue(
             continue  # a table that refuses this one must not keep all the others
         if written is not None:
             rescued.append(Rescued(job, outcome, written))
+    _tell(session, model, ((each.job, each.written) for each in rescued))
     return rescued
 
 
 def _after_death(job: Claimed, worker: Any, policy_for: Callable[[str], RetryPolicy]) -> Outcome:
     error = _death(job, worker)
     try:
-        return died(error, policy_at(policy_for(job.task), job.attempt, job.max_attempts))
+        return died(error, _delay_after_death(policy_for(job.task), job))
     except Exception:  # a policy of the application's own, which did not reckon with this error
         log.exception("job %s (%s): its retry policy failed, so the default one decides", job.id, job.task)
-        return died(error, policy_at(RetryPolicy(), job.attempt, job.max_attempts))
+        return died(error, _delay_after_death(RetryPolicy(), job))
+
+
+def _delay_after_death(policy: RetryPolicy, job: Claimed) -> Callable[[BaseException], dt.timedelta | None]:
+    if job.crashes + 1 >= policy.max_crashes:
+        return lambda _: None
+    return policy_at(policy, job.attempt, job.max_attempts)
 
 
 def _death(job: Claimed, worker: Any) -> WorkerDied:
@@ -129,8 +173,9 @@ def _death(job: Claimed, worker: Any) -> WorkerDied:
             "no worker" if job.worker_id is None else f"worker {job.worker_id}, which is not known any more"
         )
         return WorkerDied(f"the job was running under {known}")
+    said = "is gone: its lock was free, and it gave" if worker.free else "gave"
     return WorkerDied(
-        f"worker {worker.id} (process {worker.pid} on {worker.host}) gave no heartbeat "
+        f"worker {worker.id} (process {worker.pid} on {worker.host}) {said} no heartbeat "
         f"since {worker.heartbeat_at.isoformat()}"
     )
 
@@ -153,7 +198,26 @@ def give_back_strays(
         for row in execute(session, model, statements.running_under(model), p_worker_id=worker_id)
     ]
     strays = [row for row in rows if (row.id, row.claim) not in known]
-    for job in strays:
-        if (job.id, job.claim) in suspects:
-            finish(session, model, job, given_back("its claim was committed, but its worker was not told"))
+    lost = [job for job in strays if (job.id, job.claim) in suspects]
+    _give_back(session, model, lost, "its claim was committed, but its worker was not told")
     return {(job.id, job.claim) for job in strays if (job.id, job.claim) not in suspects}
+
+
+class Health(NamedTuple):
+    """The worker processes of a host, or of all."""
+
+    known: int
+    """How many have a row; who has none has stopped, or was taken for dead."""
+    last: dt.timedelta | None
+    """The age of their last heartbeat; None: there are none."""
+    living: int
+    """How many of them have given a heartbeat within their own limit."""
+    last_living: dt.timedelta | None
+    """The age of the last heartbeat of these."""
+
+
+def health(
+    session: Session, schema: str | None = None, host: str | None = None, *, now: dt.datetime | None = None
+) -> Health:
+    """How the worker processes are whose rows are in ``schema``; ``host`` None: on any host."""
+    return Health(*session.execute(statements.health(schema), {"p_host": host, "now": now}).one())

@@ -9,6 +9,6 @@ failures    what an error of the database means
 from sqla_jobs.runner.failures import is_transient
 from sqla_jobs.runner.lane import RERUNS, Runner
 from sqla_jobs.runner.once import work_once
-from sqla_jobs.runner.run import Finished, facts, finished
+from sqla_jobs.runner.run import CANCELLED, Finished, facts, finished
 
-__all__ = ["RERUNS", "Finished", "Runner", "facts", "finished", "is_transient", "work_once"]
+__all__ = ["CANCELLED", "RERUNS", "Finished", "Runner", "facts", "finished", "is_transient", "work_once"]

@@ -21,8 +21,8 @@ from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
 from sqla_jobs.policy import RetryPolicy, policy_at
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
-from sqla_jobs.runner.run import CHANGED, Finished, facts, finished, run
-from sqla_jobs.scope import JobScope, Ran, keep_in_registry, refuse_autocommit, refuse_driver
+from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run
+from sqla_jobs.scope import Interrupter, JobScope, Ran, keep_in_registry, refuse_autocommit, refuse_driver
 from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, running
 
 T = TypeVar("T")
@@ -45,6 +45,8 @@ class _Refused:
     outcome: Outcome | None
     """What its commit would have recorded; None: it did not come that far."""
     touched: bool
+    checkpointed: bool = False
+    """Whether an earlier part of it is committed, so that it must not run again under the same claim."""
 
     @property
     def may_stand(self) -> bool:
@@ -87,9 +89,17 @@ class Runner:
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)
 
-    def claim(self, worker_id: int, queues: Sequence[str] | None) -> Claimed | None:
-        """Claim the next job, committed; None: there is none."""
-        claimed = self.transact(lambda s: lifecycle.claim(s, self._model, worker_id, queues))
+    def claim(
+        self, worker_id: int, queues: Sequence[str] | None, *, innocent: bool = False
+    ) -> Claimed | None:
+        """Claim the next job, committed; None: there is none.
+
+        Parameters:
+            innocent: only one that no worker has died of yet.
+        """
+        claimed = self.transact(
+            lambda s: lifecycle.claim(s, self._model, worker_id, queues, innocent=innocent)
+        )
         return claimed[0] if claimed else None
 
     def transact(self, verb: Callable[[Session], T]) -> T:
@@ -102,12 +112,17 @@ class Runner:
             session.connection(execution_options={"isolation_level": "READ COMMITTED"})
             return verb(session)
 
-    def perform(self, job: Claimed) -> Finished | None:
-        """Run a claimed job to its recorded outcome; None: the claim was taken over meanwhile."""
+    def perform(self, job: Claimed, interrupter: Interrupter | None = None) -> Finished | None:
+        """Run a claimed job to its recorded outcome; None: the claim was taken over meanwhile.
+
+        Parameters:
+            interrupter: what another thread may end the job by.
+        """
+        interrupter = interrupter or Interrupter()
         policy = self._registry.policy_for(job.task)
         view = running(job, policy)
         try:
-            result = self._run_until_recorded(job, view, policy)
+            result = self._run_until_recorded(job, view, policy, interrupter)
         except Exception as error:
             if is_transient(error):
                 raise
@@ -118,11 +133,22 @@ class Runner:
             log.warning("job %s (%s) lost: its claim was taken over", job.id, job.task, extra=facts(view))
         return result
 
-    def _run_until_recorded(self, job: Claimed, view: RunningJob, policy: RetryPolicy) -> Finished | None:
+    def record_interrupted(self, job: Claimed, reason: Exception) -> Finished | None:
+        """Record the end of a job that goes on although it was interrupted; None: it was through before.
+
+        What it still writes is refused by the fence.
+        """
+        policy = self._registry.policy_for(job.task)
+        view = running(job, policy)
+        return self._record(job, view, decide(None, reason, _delay_for(policy, view)))
+
+    def _run_until_recorded(
+        self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter
+    ) -> Finished | None:
         """The ordinary lane: run, finish, commit; again after a conflict, of which nobody is to blame."""
         for rerun in range(RERUNS + 1):
             # In a context of its own: what a job sets in a contextvar does not leak into the next.
-            ended = copy_context().run(self._attempt, job, view, policy)
+            ended = copy_context().run(self._attempt, job, view, policy, interrupter)
             if not isinstance(ended, _Refused):
                 return ended
             result = self._after_refusal(job, view, policy, ended, may_rerun=rerun < RERUNS)
@@ -130,12 +156,14 @@ class Runner:
                 return result
         raise AssertionError("the last run may not ask for another")
 
-    def _attempt(self, job: Claimed, view: RunningJob, policy: RetryPolicy) -> Finished | _Refused | None:
+    def _attempt(
+        self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter
+    ) -> Finished | _Refused | None:
         result: Finished | _Refused | None = None
         ended = False
         try:
             with self._sessions() as session:
-                result = self._in_session(session, job, view, policy)
+                result = self._in_session(session, job, view, policy, interrupter)
                 ended = True
         except BaseException as error:  # the application's own: its sessionmaker, or the Session's end
             log.exception("job %s (%s): its Session failed", job.id, job.task, extra=facts(view))
@@ -143,9 +171,14 @@ class Runner:
         return result
 
     def _in_session(
-        self, session: Session, job: Claimed, view: RunningJob, policy: RetryPolicy
+        self,
+        session: Session,
+        job: Claimed,
+        view: RunningJob,
+        policy: RetryPolicy,
+        interrupter: Interrupter,
     ) -> Finished | _Refused | None:
-        scope = JobScope(session, self._model, owned=True)
+        scope = JobScope(session, self._model, owned=True, interrupter=interrupter)
         ran, outcome = Ran(), None
         try:
             ran = run(self._registry, job, view, scope, session)
@@ -161,9 +194,11 @@ class Runner:
                 scope.abandon()
             else:
                 _discard(session, error)
-            return _Refused(behind(error), ran, outcome, scope.touched)
+            if interrupter.reason is not None and error.__cause__ is interrupter.reason:
+                error = interrupter.reason  # it cost the connection
+            return _Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed)
         _discard(session)
-        return _Refused(ClaimLost(job.id), ran, outcome, scope.touched)
+        return _Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)
 
     def _after_refusal(
         self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: _Refused, *, may_rerun: bool
@@ -187,10 +222,10 @@ class Runner:
             error = JobEscaped(CHANGED)  # nobody else has
         if refused.is_nobodys_fault:
             if row.cancel_requested:
-                return self._record(job, view, decide(Cancel("cancelled while it ran"), None, _give_up))
+                return self._record(job, view, decide(Cancel(CANCELLED), None, _give_up))
             if outcome is not None and refused.held_only_the_finish:
                 return self._record(job, view, outcome)
-            if may_rerun:
+            if may_rerun and not refused.checkpointed:
                 return _Rerun.AGAIN
         return self._record(job, view, decide(None, error, _delay_for(policy, view)))
 

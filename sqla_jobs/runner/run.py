@@ -5,17 +5,19 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Session, scoped_session
 
-from sqla_jobs.errors import Cancel, Snooze
+from sqla_jobs import lifecycle
+from sqla_jobs.errors import Cancel, GiveBack, JobsError, Snooze, shown
 from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.outcome import JobState, Outcome
 from sqla_jobs.scope import JobScope, Ran
 from sqla_jobs.tasks import Registry, RunningJob, as_current
 
+CANCELLED: Final = "cancelled while it ran"
 CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
 
 
@@ -36,11 +38,25 @@ class Finished:
     @property
     def failed(self) -> bool:
         """Whether this run failed, be it retried or not; a Snooze or a Cancel is no failure."""
-        return self.error is not None and not isinstance(self.error, (Cancel, Snooze))
+        return self.error is not None and not isinstance(self.error, (Cancel, GiveBack, Snooze))
 
 
 def run(registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope, session: Session) -> Ran:
     """Run the task in its scope; what keeps it from being called is an error of the job."""
+
+    def checkpoint(given: Any) -> None:
+        own = given() if isinstance(given, scoped_session) else given
+        if own is not session:
+            raise JobsError(
+                f"checkpoint() was given {shown(given)}; expected the Session that the task was given"
+            )
+        scope.checkpoint(holds)
+
+    def holds() -> bool:
+        cancelled = lifecycle.hold(session, registry.model, job)
+        if cancelled:
+            raise Cancel(CANCELLED)
+        return cancelled is not None
 
     def body() -> Any:
         task = registry.find(job.task)
@@ -49,7 +65,7 @@ def run(registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope
         args, kwargs = task.signature.decode(job.arguments)
         return _call(task.function, session, *args, **kwargs)
 
-    with as_current(view):
+    with as_current(replace(view, _checkpoint=checkpoint)):
         return scope.run(body)
 
 

@@ -20,13 +20,14 @@ from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import JobEscaped
+from sqla_jobs.errors import ClaimLost, JobEscaped
 from sqla_jobs.models import JobMixin
 from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_driver, refuse_level
+from sqla_jobs.scope.interrupts import Interrupter
 from sqla_jobs.scope.savepoint import Savepoint
 from sqla_jobs.scope.sql import ends_transaction, releases
 
-__all__ = ["JobScope", "Ran", "keep_in_registry", "refuse_autocommit", "refuse_driver"]
+__all__ = ["Interrupter", "JobScope", "Ran", "keep_in_registry", "refuse_autocommit", "refuse_driver"]
 
 
 @dataclass(frozen=True)
@@ -62,12 +63,23 @@ class JobScope:
             the first connection is handed to the job.
         model: the job model; its engine is the one that the outcome is recorded on.
         owned: the session is a worker's own, made for this job.
+        interrupter: what another thread may end the job by.
     """
 
-    def __init__(self, session: Session, model: type[JobMixin], *, owned: bool) -> None:
+    def __init__(
+        self,
+        session: Session,
+        model: type[JobMixin],
+        *,
+        owned: bool,
+        interrupter: Interrupter | None = None,
+    ) -> None:
         self._session = session
         self._model = model
         self._owned = owned
+        self._interrupter = interrupter or Interrupter()
+        self.checkpointed = False
+        """Whether something that the job wrote is committed already."""
         guards: dict[str, Callable[..., None]] = {
             "before_cursor_execute": self._guard_sql,
             "commit": self._guard_commit,
@@ -93,8 +105,8 @@ class JobScope:
         """
         self._enter()
         try:
-            ran = Ran(returned=body())
-            self._settle()
+            ran = Ran(returned=self._interrupter.call(body))
+            self._interrupter.settle(self._settle)
         except BaseException as error:
             ran = Ran(error=error)
         finally:
@@ -112,7 +124,7 @@ class JobScope:
         self._root = session.get_transaction() or session.begin()
         session.flush()  # as begin_nested() would, but before anything is listened to
         self._guests = None if self._owned else {id(thing): thing for thing in session}
-        self._begin_nested: Callable[..., SessionTransaction] = session.begin
+        self._own: dict[str, Callable[..., Any]] = {name: getattr(session, name) for name in _CONTAINED}
         # The Session is already somebody's scope if a job calls work_once().
         self._shadowed = {name: vars(session).get(name) for name in _CONTAINED}
         event.listen(session, "after_begin", self._arm)
@@ -170,7 +182,7 @@ class JobScope:
             # A source that is inside its own `with session.begin():` would refuse a second transaction.
             self._session._trans_context_manager = None
             self._session.begin()
-            self._connections.forget()
+            self._forget_connections()
         self._forget()
         return ran
 
@@ -198,6 +210,39 @@ class JobScope:
             if id(thing) not in self._guests:
                 self._session.expire(thing)
 
+    def _forget_connections(self) -> None:
+        self._connections.forget()
+        self._interrupter.forget()
+
+    def checkpoint(self, holds: Callable[[], bool]) -> None:
+        """Commit what the job has done so far, and let it go on; of a worker's own Session only.
+
+        In a caller's Session, where nothing is the job's to commit, this is a contained ``commit()``.
+
+        Parameters:
+            holds: locks the job's row by the fence of its claim; False: somebody else has it.
+
+        Raises:
+            ClaimLost: the claim does not hold any more; nothing since the last checkpoint is kept.
+        """
+        if not self._owned:
+            self._commit()
+            return
+        session = self._session
+        self._settle()
+        if not holds():
+            raise ClaimLost
+        if self._mark is not self._base:
+            self._mark.nested.commit()
+        self._base.nested.commit()
+        self._connections.unwatch()
+        self._commit_all(self._own["commit"])
+        self.checkpointed = True
+        self._forget_connections()
+        session._trans_context_manager = None  # see _leave
+        self._root = session.get_transaction() or self._own["begin"]()
+        self._base = self._mark = Savepoint(session.begin_nested())
+
     # -- after the job -----------------------------------------------------------------------------
 
     def commit(self) -> None:
@@ -205,6 +250,9 @@ class JobScope:
 
         Effects on another engine are at least once: if they failed after ours, they would be lost.
         """
+        self._commit_all(self._session.commit)
+
+    def _commit_all(self, commit: Callable[[], object]) -> None:
         session = self._session
         own = session.connection(bind_arguments=lifecycle.target(self._model))
         others = [connection for connection in self._connections if connection is not own]
@@ -214,11 +262,11 @@ class JobScope:
                 connection.exec_driver_sql("COMMIT")
 
         if not others:
-            session.commit()
+            commit()
             return
         event.listen(own, "commit", others_first)
         try:
-            session.commit()
+            commit()
         finally:
             event.remove(own, "commit", others_first)
 
@@ -239,6 +287,7 @@ class JobScope:
         """Something of the Session has begun on a connection: watch it, before the job gets it."""
         if connection not in self._connections:
             self._connections.watch(connection)
+            self._interrupter.uses(connection.connection.driver_connection)
             try:
                 if begun is self._root:
                     refuse_level(connection, self._session)
@@ -276,7 +325,8 @@ class JobScope:
                 within.commit()
 
     def _begin(self, nested: bool = True) -> SessionTransaction:  # noqa: ARG002 -- as Session has it
-        return self._begin_nested(nested=True)
+        nested_transaction: SessionTransaction = self._own["begin"](nested=True)
+        return nested_transaction
 
     def _commit(self) -> None:
         session = self._session

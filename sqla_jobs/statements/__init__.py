@@ -1,10 +1,12 @@
 """Every SQL statement: functions that return SQLAlchemy statements, by the state of the jobs they look for.
 
     queued       claim, take, take_due: the next jobs to run
-    running      finish, standing, running_under, orphans: under a claim
+    running      finish, hold, standing, running_under, cancel_requests, orphans: under a claim
     scheduled    promote, next_due: waiting for their time
     unfinished   remaining, has_work: what is left to do
-    workers      register, heartbeat, goodbye, bury, living: the processes
+    liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
+    notices      notify, listen, and what the listening connection needs
+    workers      register, heartbeat, goodbye, bury, living, health: the processes
     terms        what the statements are made of
 
 Each is built once per model and cached. They are Core statements on the models' tables, so that an
@@ -24,12 +26,14 @@ ANALYZE. So each of them is written for one plan and leaves the planner, as far 
 would be cheaper on a small table and ruinous on a large one. tests/test_plans.py holds them to it.
 """
 
+from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
+from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify
 from sqla_jobs.statements.queued import claim, take, take_due
-from sqla_jobs.statements.running import finish, orphans, running_under, standing
+from sqla_jobs.statements.running import cancel_requests, finish, hold, orphans, running_under, standing
 from sqla_jobs.statements.scheduled import next_due, promote
 from sqla_jobs.statements.terms import CLAIMED, PROMOTE_BATCH, RESCUE_BATCH, Model, after, job_table, now
 from sqla_jobs.statements.unfinished import has_work, remaining
-from sqla_jobs.statements.workers import bury, goodbye, heartbeat, living, register
+from sqla_jobs.statements.workers import bury, goodbye, health, heartbeat, living, register
 
 __all__ = [
     "CLAIMED",
@@ -37,22 +41,35 @@ __all__ = [
     "RESCUE_BATCH",
     "Model",
     "after",
+    "backend",
     "bury",
+    "cancel_requests",
+    "channel",
     "claim",
     "finish",
     "goodbye",
     "has_work",
+    "health",
     "heartbeat",
+    "hold",
     "job_table",
+    "keep_alive",
+    "listen",
     "living",
+    "lock",
     "next_due",
+    "notify",
     "now",
     "orphans",
     "promote",
     "register",
     "remaining",
     "running_under",
+    "say_locked",
+    "say_unlocked",
     "standing",
     "take",
     "take_due",
+    "unheld",
+    "unlock",
 ]

@@ -64,10 +64,11 @@ def _next(job: Table, any_queue: bool, *columns: ColumnElement[Any], where: Any 
 
 
 @once
-def claim(model: Model, any_queue: bool) -> Executable:
+def claim(model: Model, any_queue: bool, innocent: bool = False) -> Executable:
     """Ordinary lane: ``queued`` -> ``running`` for up to ``:limit`` jobs, for ``:p_worker_id``.
 
     Parameters: ``limit``, ``p_worker_id``, ``now``, and ``queues`` unless ``any_queue``.
+    ``innocent``: only jobs that no worker has died of.
     Nothing if that worker has no row: it was taken for dead. Locks the rows it takes, passing over
     locked ones. Index: ``ix_sqla_jobs_claim``, or ``ix_sqla_jobs_claim_any``. The CTE is there
     because an UPDATE with a LIMIT in a plain subquery may run that subquery more than once, and then
@@ -79,7 +80,9 @@ def claim(model: Model, any_queue: bool) -> Executable:
     # Evaluated once, before anything is read: a process that was stopped between its last look at the clock
     # and this statement, and was taken for dead meanwhile, claims nothing under the id of a dead worker.
     alive = registered.scalar_subquery().is_not(None)
-    picked = _next(job, any_queue, job.c.id, where=alive).cte("picked")
+    eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
+    eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
+    picked = _next(job, any_queue, job.c.id, where=eligible).cte("picked")
     return (
         update(job)
         .where(is_(job.c.id, picked.c.id))

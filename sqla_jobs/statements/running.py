@@ -109,6 +109,26 @@ def finish(model: Model, fence: str) -> Executable:
 
 
 @once
+def hold(model: Model) -> Executable:
+    """Lock a running job by the fence of its claim; returns whether a cancel is requested.
+
+    Parameters: ``p_id``, ``p_claim``, ``p_worker_id``. Index: the primary key. A finish, a cancel or a
+    rescue of this job passes it over, or waits, until the transaction ends.
+    """
+    job = job_table(model)
+    return (
+        select(job.c.cancel_requested_at.is_not(None))
+        .where(
+            job.c.id == bindparam("p_id", type_=BigInteger),
+            job.c.state.op("||")(text("''")) == state("running"),  # see finish
+            job.c.claim == bindparam("p_claim", type_=BigInteger),
+            job.c.worker_id.is_not_distinct_from(bindparam("p_worker_id", type_=BigInteger)),
+        )
+        .with_for_update(key_share=True)
+    )
+
+
+@once
 def standing(model: Model) -> Executable:
     """What a job's row says of its claim: (state, claim, worker_id, cancel_requested, run_at).
 
@@ -130,6 +150,20 @@ def running_under(model: Model) -> Executable:
     job = job_table(model)
     return select(*claimed(job)).where(
         job.c.state == state("running"), job.c.worker_id == bindparam("p_worker_id", type_=BigInteger)
+    )
+
+
+@once
+def cancel_requests(model: Model) -> Executable:
+    """Which of the jobs that run under ``:p_worker_id`` are to be cancelled: (id, claim). Locks nothing.
+
+    Index: ``ix_sqla_jobs_rescue``.
+    """
+    job = job_table(model)
+    return select(job.c.id, job.c.claim).where(
+        job.c.state == state("running"),
+        job.c.worker_id == bindparam("p_worker_id", type_=BigInteger),
+        job.c.cancel_requested_at.is_not(None),
     )
 
 

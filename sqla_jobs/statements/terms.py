@@ -11,6 +11,7 @@ from sqlalchemy import (
     ARRAY,
     ColumnElement,
     DateTime,
+    Float,
     Integer,
     Interval,
     Table,
@@ -35,7 +36,7 @@ ONE: Final = literal_column("1", Integer)
 
 CLAIMED: Final = (
     "id", "task", "arguments", "queue", "priority", "attempt", "max_attempts", "claim", "worker_id",
-    "crashes", "run_at", "created_at", "started_at",
+    "crashes", "run_at", "created_at", "started_at", "timeout",
 )  # fmt: skip
 """The columns of a job that whoever runs it needs, in the order of ``lifecycle.Claimed``."""
 
@@ -100,6 +101,7 @@ def claimed(table: Table) -> list[ColumnElement[Any]]:
     forms: dict[str, ColumnElement[Any]] = {
         "arguments": cast(table.c.arguments, Text).label("arguments"),
         "created_at": _finite(table.c.created_at).label("created_at"),
+        "timeout": _seconds(table.c.timeout).label("timeout"),
     }
     return [forms.get(name, table.c[name]) for name in CLAIMED]
 
@@ -109,6 +111,11 @@ def _finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
     first = literal_column("timestamptz '0001-01-02 UTC'", zoned)
     last = literal_column("timestamptz '9999-12-30 UTC'", zoned)
     return func.least(func.greatest(moment, first, type_=zoned), last, type_=zoned)
+
+
+def _seconds(length: ColumnElement[Any]) -> ColumnElement[float]:
+    thirty_years = literal_column("1e9", Float)
+    return func.least(func.extract("epoch", length).cast(Float), thirty_years, type_=Float)
 
 
 def now() -> ColumnElement[dt.datetime]:

@@ -2,10 +2,31 @@
 
 from __future__ import annotations
 
-from sqlalchemy import ARRAY, BigInteger, Executable, bindparam, delete, func, insert, select, update
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    Executable,
+    Integer,
+    Interval,
+    Text,
+    bindparam,
+    case,
+    delete,
+    func,
+    insert,
+    literal_column,
+    or_,
+    select,
+    update,
+)
 from sqlalchemy.dialects.postgresql import JSONB
 
+from sqla_jobs.models import companions
+from sqla_jobs.statements.liveness import is_free, version
 from sqla_jobs.statements.terms import Model, durable, now, once, worker_table
+
+# Of a worker that says it holds its lock: longer than a stop or a busy machine lasts.
+TEN = literal_column("10", Integer)
 
 
 @once
@@ -39,21 +60,30 @@ def goodbye(model: Model) -> Executable:
 
 @once
 def bury(model: Model) -> Executable:
-    """Remove the rows of workers whose last heartbeat is older than their limit; returns them.
+    """Remove the rows of workers that are dead; returns them, and whether their lock is free.
 
-    Parameter: ``now``. Locks the rows, passing over locked ones: one that beats at this moment lives.
+    Dead is whose last heartbeat is older than its limit, or, if its row says ``locked``, than ten: the
+    lock of a process that is stopped, or busy, says that it lives, but a child that it forked may hold
+    it too. And dead is who is named in ``gone``, if its row is still what it was then, and its lock free.
+
+    Parameters: ``gone``, a list of `version`; ``now``. Locks the rows, passing over locked ones: one that
+    beats at this moment lives.
     """
     worker = worker_table(model)
+    ten_limits = worker.c.heartbeat_limit.op("*", return_type=Interval())(TEN)
+    limit = case((worker.c.locked, ten_limits), else_=worker.c.heartbeat_limit)
+    named = version(worker) == func.any(bindparam("gone", [], ARRAY(Text)))
+    free = is_free(worker, named)
     dead = (
-        select(worker.c.id)
-        .where(worker.c.heartbeat_at <= now() - worker.c.heartbeat_limit)
+        select(worker.c.id, free.label("free"))
+        .where(or_(worker.c.heartbeat_at <= now() - limit, free))
         .with_for_update(skip_locked=True)
         .cte("dead")
     )
     return (
         delete(worker)
         .where(worker.c.id == dead.c.id)
-        .returning(worker.c.id, worker.c.host, worker.c.pid, worker.c.heartbeat_at)
+        .returning(worker.c.id, worker.c.host, worker.c.pid, worker.c.heartbeat_at, dead.c.free)
     )
 
 
@@ -63,3 +93,18 @@ def living(model: Model) -> Executable:
     worker = worker_table(model)
     ids = bindparam("ids", type_=ARRAY(BigInteger))
     return select(worker.c.id).where(worker.c.id == func.any(ids))
+
+
+@once
+def health(schema: str | None) -> Executable:
+    """How many workers there are, how many of them live, and the age of the last heartbeat of each group.
+
+    Parameters: ``p_host``, null for any; ``now``. Locks nothing. A few rows, so no index.
+    """
+    worker = companions(schema).WorkerProcess.__table__  # type: ignore[attr-defined]
+    host = bindparam("p_host", type_=Text)
+    living = worker.c.heartbeat_at > now() - worker.c.heartbeat_limit
+    age = func.min(now() - worker.c.heartbeat_at, type_=Interval)
+    return select(func.count(), age, func.count().filter(living), age.filter(living)).where(
+        or_(host.is_(None), worker.c.host == host)
+    )

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
+
+from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
@@ -27,9 +29,34 @@ class RunningJob:
     arguments: Mapping[str, Any]
     """By name, as the row holds them: plain JSON."""
     enqueued_at: dt.datetime
+    _checkpoint: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
+
+    def checkpoint(self, session: Session | scoped_session[Any]) -> None:
+        """Commit what the job has done so far, and go on in a new transaction.
+
+        For a long job: what is committed stays whatever comes later, and is done exactly once for each
+        claim. A job that is tried again after it has to find out itself how far it came. In ``work_once``,
+        where the transaction is the caller's, it is the contained ``session.commit()``.
+
+        Parameters:
+            session: the Session that the task was given.
+
+        Raises:
+            ClaimLost: somebody else has taken over the job; nothing since the last checkpoint is kept.
+            Cancel: the job is to be cancelled; likewise.
+            JobsError: the job does not run any more, or it is another Session than the task's own.
+        """
+        if self._checkpoint is None:
+            raise JobsError("checkpoint() was called on a job that does not run; expected current_job()'s")
+        self._checkpoint(session)
 
 
-def running(job: Claimed, policy: RetryPolicy, *, attempt: int | None = None) -> RunningJob:
+def running(
+    job: Claimed,
+    policy: RetryPolicy,
+    *,
+    attempt: int | None = None,
+) -> RunningJob:
     """What a claimed job shows of itself while it runs."""
     return RunningJob(
         id=job.id,

@@ -66,6 +66,7 @@ class Options:
         max_attempts: None: the retry policy's.
         delay: from the moment of the enqueue, by the database's clock; zero to 100 years.
         run_at: the earliest time to run, with a time zone; not together with ``delay``.
+        timeout: how long a run may take, above zero and at most 100 years; None: as the task says.
 
     Raises:
         InvalidOption, InvalidQueueName: with what was found and what was expected.
@@ -76,6 +77,7 @@ class Options:
     max_attempts: int | None = None
     delay: dt.timedelta | None = None
     run_at: dt.datetime | None = None
+    timeout: dt.timedelta | None = None
 
     def __post_init__(self) -> None:
         if self.queue is None:
@@ -88,6 +90,7 @@ class Options:
             _check_delay(self.delay)
         if self.run_at is not None:
             _check_run_at(self.run_at)
+        check_timeout(self.timeout)
         if self.delay is not None and self.run_at is not None:
             raise InvalidOption(
                 f"delay {self.delay} and run_at {self.run_at.isoformat()} are both given; expected one"
@@ -107,6 +110,8 @@ class Options:
         values: dict[str, Any] = {"queue": self.queue, "priority": self.priority}
         if self.max_attempts is not None:
             values["max_attempts"] = self.max_attempts
+        if self.timeout is not None:
+            values["timeout"] = self.timeout
         if self.run_at is not None:
             values |= {"state": JobState.SCHEDULED.value, "run_at": self.run_at}
         elif self.delay:
@@ -121,6 +126,16 @@ def _check_number(name: str, value: object, allowed: range) -> None:
         raise InvalidOption(
             f"{name} {shown(value)}; expected a whole number from {allowed.start} to {allowed.stop - 1}"
         )
+
+
+def check_timeout(timeout: object) -> None:
+    """Raise InvalidOption if this is no time that a job may take; None: any."""
+    if timeout is None:
+        return
+    if not isinstance(timeout, dt.timedelta):
+        raise InvalidOption(f"timeout {shown(timeout)}; expected a timedelta, e.g. timedelta(seconds=30)")
+    if not dt.timedelta(0) < timeout <= _LONGEST_DELAY:
+        raise InvalidOption(f"timeout {timeout}; expected above zero and at most {_LONGEST_DELAY.days} days")
 
 
 def _check_delay(delay: object) -> None:

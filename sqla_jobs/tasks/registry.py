@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import inspect
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -12,7 +13,8 @@ from typing import Any, Generic, TypeVar, cast
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sqla_jobs import lifecycle
+# flush: for what it does at every flush that has jobs
+from sqla_jobs import flush, lifecycle, wakeup  # noqa: F401
 from sqla_jobs.arguments import Signature, encode_untyped
 from sqla_jobs.errors import (
     ConfigurationError,
@@ -22,9 +24,10 @@ from sqla_jobs.errors import (
     UnknownTask,
     shown,
 )
+from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
-from sqla_jobs.tasks.options import Options
+from sqla_jobs.tasks.options import Options, check_timeout
 from sqla_jobs.tasks.task import Task, check_session
 
 R = TypeVar("R")
@@ -39,11 +42,16 @@ class Registry(Generic[JobT]):
     """The tasks of an application, the model of its jobs and the maker of its Sessions.
 
     Raises:
-        InvalidOption: the model is no mapped class with `JobMixin`.
+        InvalidOption: the model is no mapped class with `JobMixin`, or ``notify`` none of its modes.
         ConfigurationError: what is given makes no Sessions.
     """
 
-    def __init__(self, model: type[JobT], sessionmaker: Sessions | None = None) -> None:
+    def __init__(
+        self,
+        model: type[JobT],
+        sessionmaker: Sessions | None = None,
+        notify: wakeup.Mode = wakeup.DEFAULT_MODE,
+    ) -> None:
         given: Any = model
         if not (isinstance(given, type) and issubclass(given, JobMixin) and hasattr(given, "__table__")):
             raise InvalidOption(
@@ -51,6 +59,7 @@ class Registry(Generic[JobT]):
             )
         self.model = model
         self.sessionmaker = _maker(sessionmaker)
+        self.notify = wakeup.check_mode(notify)
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
 
     @property
@@ -65,17 +74,20 @@ class Registry(Generic[JobT]):
         name: str | None = None,
         options: Options | None = None,
         retry: RetryPolicy | None = None,
+        timeout: dt.timedelta | None = None,
     ) -> Task[..., R, JobT]:
         """Make a task of a callable.
 
         Parameters:
             name: None: ``<module>.<qualname>``.
+            timeout: how long a run may take; None: as long as it wants.
 
         Raises:
             TaskDefinitionError: it cannot be a task.
             TaskAlreadyRegistered: the name is taken.
-            InvalidOption: ``retry`` is no `RetryPolicy`.
+            InvalidOption: ``retry`` is no `RetryPolicy`, or ``timeout`` no time.
         """
+        check_timeout(timeout)
         if isinstance(function, Task):
             raise TaskDefinitionError(f"{function.name!r} is a task already; expected a plain function")
         if not callable(function):
@@ -95,6 +107,8 @@ class Registry(Generic[JobT]):
             self.model,
             options or Options(),
             retry or RetryPolicy(),
+            timeout,
+            self.notify,
         )
         self._tasks[name] = task
         return task
@@ -127,6 +141,13 @@ class Registry(Generic[JobT]):
         known = self._tasks.get(task)
         return RetryPolicy() if known is None else known.retry
 
+    def timeout_for(self, job: Claimed) -> float | None:
+        """How many seconds a run of this job may take; None: as many as it wants."""
+        if job.timeout is not None:
+            return job.timeout
+        known = self._tasks.get(job.task)
+        return None if known is None or known.timeout is None else known.timeout.total_seconds()
+
 
 @dataclass(frozen=True)
 class ByName(Generic[JobT]):
@@ -151,7 +172,9 @@ class ByName(Generic[JobT]):
             return known.changed(self.changes).job_by_name(arguments)
         options = Options().changed(self.changes)
         stored = encode_untyped(task, arguments)
-        return self.registry.model(task=task, arguments=stored, **options.columns())
+        job = self.registry.model(task=task, arguments=stored, **options.columns())
+        wakeup.mark(job, self.registry.notify)
+        return job
 
     def enqueue(self, session: Session | scoped_session[Any], task: str, /, **arguments: Any) -> JobT:
         """Make a job of the task of that name in the Session's transaction; see `job`."""

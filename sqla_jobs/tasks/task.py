@@ -9,12 +9,13 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
-from sqla_jobs import lifecycle
+from sqla_jobs import lifecycle, wakeup
 from sqla_jobs.arguments import Signature
 from sqla_jobs.errors import InvalidArguments, TaskDefinitionError, shown
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.options import UNSET, Options
+from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -29,6 +30,8 @@ class Task(Generic[P, R, JobT]):
         function: what a worker calls, with its Session first.
         options: how its jobs are enqueued.
         retry: when a failed attempt is followed by another.
+        timeout: how long a run may take; None: as long as it wants.
+        notify: how workers are told of its jobs.
     """
 
     def __init__(
@@ -39,6 +42,8 @@ class Task(Generic[P, R, JobT]):
         model: type[JobT],
         options: Options,
         retry: RetryPolicy,
+        timeout: dt.timedelta | None = None,
+        notify: Mode = DEFAULT_MODE,
     ) -> None:
         # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
         update_wrapper(self, function, updated=())
@@ -48,6 +53,8 @@ class Task(Generic[P, R, JobT]):
         self.model = model
         self.options = options
         self.retry = retry
+        self.timeout = timeout
+        self.notify = notify
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -64,6 +71,7 @@ class Task(Generic[P, R, JobT]):
         delay: dt.timedelta | None = UNSET,
         run_at: dt.datetime | None = UNSET,
         max_attempts: int | None = UNSET,
+        timeout: dt.timedelta | None = UNSET,
     ) -> Task[P, R, JobT]:
         """The same task with other options for its jobs; see `Options`.
 
@@ -77,13 +85,23 @@ class Task(Generic[P, R, JobT]):
                 "delay": delay,
                 "run_at": run_at,
                 "max_attempts": max_attempts,
+                "timeout": timeout,
             }
         )
 
     def changed(self, changes: Mapping[str, Any]) -> Task[P, R, JobT]:
         """`using`, with the options in a mapping."""
         options = self.options.changed(changes)
-        return Task(self.name, self.function, self.signature, self.model, options, self.retry)
+        return Task(
+            self.name,
+            self.function,
+            self.signature,
+            self.model,
+            options,
+            self.retry,
+            self.timeout,
+            self.notify,
+        )
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
         """The job of this call, not yet in any Session: ``session.add(task.job(…))`` enqueues it.
@@ -105,7 +123,9 @@ class Task(Generic[P, R, JobT]):
                 f"task {self.name!r} is defined in the program that was started, which a worker imports "
                 "by another name; give it one: @jobs.task(name='…')"
             )
-        return self.model(task=self.name, arguments=arguments, **self.options.columns())
+        job = self.model(task=self.name, arguments=arguments, **self.options.columns())
+        wakeup.mark(job, self.notify)
+        return job
 
     def enqueue(self, session: Session | scoped_session[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobT:
         """Make a job of this call in the Session's transaction; it is flushed, not committed.

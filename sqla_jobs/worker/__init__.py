@@ -2,9 +2,13 @@
 
 crew            what the threads tell each other: who is at work, and whether to go on
 registration    the process's row, its heartbeats, and what follows from them
-upkeep          the two threads that run no jobs: heartbeats, and ticks (promote, rescue)
+hands           the threads that run jobs
+news            what became of jobs: the log, the hooks
+upkeep          two threads that run no jobs: heartbeats, and ticks (promote, rescue, cancels)
+timer           the third: polls, timeouts, the end of the grace period
 outages         what to do while the database cannot be reached
 signals         SIGTERM and SIGINT
+memory          how much of it the process has
 """
 
 from __future__ import annotations
@@ -22,17 +26,18 @@ from typing import Any, Final
 from sqlalchemy import Engine
 from typing_extensions import Self
 
-from sqla_jobs import lifecycle, migrations
-from sqla_jobs.errors import Cancel, ConfigurationError, InvalidOption, JobsError
-from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.outcome import JobState, storable
-from sqla_jobs.runner import Finished, Runner, facts
+from sqla_jobs import migrations
+from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError
+from sqla_jobs.runner import Finished, Runner
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
 from sqla_jobs.worker.crew import Crew, WorkerState
-from sqla_jobs.worker.outages import backoff, persist, report
+from sqla_jobs.worker.hands import Hands, Limits
+from sqla_jobs.worker.news import Announcer
+from sqla_jobs.worker.outages import persist, report
 from sqla_jobs.worker.registration import Registration
-from sqla_jobs.worker.signals import first_signal
+from sqla_jobs.worker.signals import on_signals
+from sqla_jobs.worker.timer import Timer
 from sqla_jobs.worker.upkeep import Upkeep
 
 __all__ = ["Hook", "Worker", "WorkerState"]
@@ -56,10 +61,14 @@ class Worker:
             at a time, and the worker itself up to two: size the pool for ``threads + 2``.
         queues: in strict order: all of the first before any of the second. None: any queue.
         threads: how many jobs run at once.
-        poll_interval: how long an idle thread waits before it looks again; at most a day.
+        poll_interval: how often an idle worker looks for jobs; at most a day.
         heartbeat_interval: how often this process says that it lives; at most a day.
         heartbeat_limit: without a heartbeat for this long, others take the process for dead and
             rescue its jobs; at least twice the interval.
+        grace: how long running jobs may go on after a `stop`; then they are interrupted and given back.
+        max_jobs: stop after so many jobs; whoever supervises the process starts another. None: never.
+        max_memory: stop when the process has more than so many bytes of memory; None: never.
+        replaceable: the process is started anew when it ends: stop if a job cannot be interrupted.
         drain: stop when nothing is queued or due in these queues, nor running here, any more.
         on_failure: called with the worker and a `Finished` after a run that failed, retried or not.
         on_finish: called after every run, after ``on_failure``. Both after the commit; what they
@@ -80,6 +89,10 @@ class Worker:
         poll_interval: dt.timedelta = dt.timedelta(seconds=1),
         heartbeat_interval: dt.timedelta = dt.timedelta(seconds=10),
         heartbeat_limit: dt.timedelta = dt.timedelta(seconds=30),
+        grace: dt.timedelta = dt.timedelta(seconds=30),
+        max_jobs: int | None = None,
+        max_memory: int | None = None,
+        replaceable: bool = False,
         drain: bool = False,
         on_failure: Hook | None = None,
         on_finish: Hook | None = None,
@@ -90,8 +103,12 @@ class Worker:
                 "the worker has nothing to make Sessions with; give it an Engine or a sessionmaker: "
                 "Worker(jobs, engine), or Jobs(sessionmaker=…)"
             )
-        if type(threads) is not int or threads < 1:
-            raise InvalidOption(f"threads is {threads!r}; expected a whole number from 1 up")
+        _check_number("threads", threads)
+        for name, number in (("max_jobs", max_jobs), ("max_memory", max_memory)):
+            if number is not None:
+                _check_number(name, number)
+        self._grace = _grace(grace)
+        self._limits = Limits(max_jobs, max_memory, replaceable, drain)
         self._poll = _interval("poll_interval", poll_interval)
         self._beat = _interval("heartbeat_interval", heartbeat_interval)
         _check_limit(heartbeat_limit, heartbeat_interval)
@@ -142,6 +159,11 @@ class Worker:
             self._runner, model, queues=self.queues, threads=self.threads, limit=self._limit
         )
         self._registration.register()
+        announcer = Announcer(
+            self._crew,
+            on_failure=self._on_failure and partial(self._on_failure, self),
+            on_finish=self._on_finish and partial(self._on_finish, self),
+        )
         self._upkeep = Upkeep(
             self._crew,
             self._registration,
@@ -149,17 +171,29 @@ class Worker:
             self.registry,
             poll=self._poll,
             beat=self._beat,
-            announce=partial(self._announce, hooks_may_exit=False),
+            announce=announcer.announce_all,
         )
+        self._hands = Hands(
+            self._crew,
+            self._registration,
+            self._runner,
+            self.registry,
+            announcer,
+            queues=self.queues,
+            limits=self._limits,
+            stop=self.stop,
+        )
+        self._timer = Timer(self._crew, poll=self._poll, on_stuck=self._hands.give_up_on)
 
     def _launch(self) -> None:
         def thread(name: object, duty: Callable[[], None]) -> threading.Thread:
             name = f"sqla_jobs-{self._registration.worker_id}-{name}"
             return threading.Thread(target=duty, name=name, daemon=True)
 
-        hands = [thread(number, self._work) for number in range(1, self.threads + 1)]
+        hands = [thread(number, self._hands.work) for number in range(1, self.threads + 1)]
         self._heart = thread("heartbeats", self._keep_beating)
-        self._threads = [*hands, self._heart, thread("ticks", self._keep_ticking)]
+        timer = thread("timer", self._keep_time)
+        self._threads = [*hands, self._heart, timer, thread("ticks", self._keep_ticking)]
         self._crew.enlist(len(hands))
         try:
             for each in self._threads:
@@ -175,9 +209,15 @@ class Worker:
                 self._goodbye()
             raise
 
-    def stop(self) -> None:
-        """Take no new job; those that run go on to their end. Returns at once: see `join`."""
-        self._crew.stop()
+    def stop(self, timeout: float | None = None) -> None:
+        """Take no new job; those that run go on to their end. Returns at once: see `join`.
+
+        Parameters:
+            timeout: seconds that they have (None: the worker's ``grace``). Then they are interrupted,
+                rolled back and given back, which does not count as an attempt. May be called again,
+                with less.
+        """
+        self._crew.stop(self._grace if timeout is None else max(0.0, timeout))
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the worker has stopped; False: it has not within ``timeout`` seconds.
@@ -194,24 +234,27 @@ class Worker:
     def run(self) -> None:
         """Work in this thread's stead until SIGTERM or SIGINT, then let the running jobs finish.
 
-        A second signal acts as if there were no worker: the process ends, and its jobs are rescued.
-        Signals are handled only in the main thread; elsewhere this is ``start()`` and ``join()``.
+        After the second signal, or the grace period, they are interrupted and given back. The third
+        acts as if there were no worker: the process ends, and its jobs are rescued. Signals are
+        handled only in the main thread; elsewhere this is ``start()`` and ``join()``.
         """
-        early = False
+        early: list[signal.Signals] = []
 
-        def on_signal(received: signal.Signals) -> None:
-            nonlocal early
-            log.info("%s: letting the running jobs finish", received.name)
+        def on_signal(received: signal.Signals, number: int) -> None:
             if self.state == "new":
-                early = True
-            else:
+                early.append(received)
+            elif number == 1:
+                log.info("%s: letting the running jobs finish", received.name)
                 self.stop()
+            else:
+                log.warning("%s again: giving the running jobs back", received.name)
+                self.stop(0)
 
         # Before the start: whoever sees the worker's row, or its log line, may send a signal.
-        with first_signal(on_signal):
+        with on_signals(2, on_signal):
             self.start()
-            if early:
-                self.stop()
+            for number, received in enumerate(early, 1):
+                on_signal(received, number)
             # A signal in the last instant before a wait does not end it: Python's handlers run between
             # two bytecodes of this thread. So no wait is longer than this.
             while not self.join(timeout=0.5):
@@ -229,79 +272,17 @@ class Worker:
         self.stop()
         self.join()
 
-    # -- the threads that run jobs -----------------------------------------------------------------
-
-    def _work(self) -> None:
-        failures = 0
-        try:
-            while self.state == "running":
-                news = self._crew.news
-                try:
-                    job = self._claim()
-                except Exception as error:
-                    failures += 1
-                    report("claiming a job", error, failures)
-                    self._crew.pause(backoff(failures))
-                    continue
-                failures = 0
-                if job is None:
-                    self._crew.rest(news, self._poll, is_empty=self._is_empty if self.drain else None)
-                    continue
-                try:
-                    self._perform(job)
-                except Exception as error:  # the application's logging, most likely
-                    report("telling what became of a job", error, 1)
-        except SystemExit:
-            log.warning("a hook raised SystemExit: this thread runs no more jobs")
-        finally:
-            self._crew.dismiss()
-
-    def _claim(self) -> Claimed | None:
-        registration = self._registration
-        if not registration.is_fresh:
-            return None
-        return self._runner.claim(registration.worker_id, self.queues)
-
-    def _perform(self, job: Claimed) -> None:
-        with self._crew.runs(job):
-            try:
-                finished = self._runner.perform(job)
-            except Exception:
-                # Nobody has recorded an outcome: the row is still ours, and is given back as a stray.
-                log.exception("job %s (%s): its outcome could not be recorded", job.id, job.task)
-                return
-        if finished is not None:
-            self._announce(finished)
-
-    def _is_empty(self) -> bool:
-        model, worker_id = self.registry.model, self._registration.worker_id
-        try:
-            return not self._runner.transact(lambda s: lifecycle.has_work(s, model, worker_id, self.queues))
-        except Exception as error:
-            report("looking for jobs that are left", error, 1)
-            return False
-
-    def _announce(self, finished: Finished, *, hooks_may_exit: bool = True) -> None:
-        _log_outcome(finished)
-        if finished.state is JobState.SCHEDULED:
-            self._crew.replan()
-        for hook in (self._on_failure if finished.failed else None, self._on_finish):
-            if hook is None:
-                continue
-            try:
-                hook(self, finished)
-            except SystemExit:
-                if hooks_may_exit:
-                    raise
-                log.warning("a hook raised SystemExit outside a worker thread; ignored")
-            except BaseException:
-                log.exception("a hook failed; the job's outcome stands", extra=facts(finished.job))
-
-    # -- the other two, and the end ----------------------------------------------------------------
+    # -- the other three, and the end ----------------------------------------------------------------
 
     def _keep_beating(self) -> None:
         try:
             self._upkeep.keep_beating()
+        finally:
+            self.stop()
+
+    def _keep_time(self) -> None:
+        try:
+            self._timer.keep_time()
         finally:
             self.stop()
 
@@ -331,25 +312,20 @@ def _interval(name: str, value: object) -> float:
     return value.total_seconds()
 
 
+def _grace(value: object) -> float:
+    if not isinstance(value, dt.timedelta) or not dt.timedelta(0) <= value <= _LONGEST:
+        raise InvalidOption(f"grace is {value!r}; expected a timedelta of zero to a day")
+    return value.total_seconds()
+
+
+def _check_number(name: str, value: object) -> None:
+    if type(value) is not int or value < 1:
+        raise InvalidOption(f"{name} is {value!r}; expected a whole number from 1 up")
+
+
 def _check_limit(limit: object, interval: dt.timedelta) -> None:
     if not isinstance(limit, dt.timedelta) or limit < 2 * interval:
         raise InvalidOption(
             f"heartbeat_limit is {limit!r}; expected at least twice the heartbeat_interval ({interval}), "
             "or one late heartbeat costs a living worker its jobs"
         )
-
-
-def _log_outcome(finished: Finished) -> None:
-    job, error = finished.job, finished.error
-    extra = {**facts(job), "state": finished.state.value}
-    told = storable(str(error).partition("\n")[0])
-    if not finished.failed:
-        reason = f": {told}" if isinstance(error, Cancel) and told else ""
-        log.info("job %s (%s) %s%s", job.id, job.task, finished.state.value, reason, extra=extra)
-        return
-    level = logging.WARNING if finished.state is JobState.SCHEDULED else logging.ERROR
-    log.log(
-        level, "job %s (%s) attempt %s of %s failed, now %s: %s: %s",
-        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, type(error).__name__, told,
-        exc_info=error, extra=extra,
-    )  # fmt: skip

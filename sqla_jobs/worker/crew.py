@@ -6,12 +6,32 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from typing import Literal
 
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.scope import Interrupter
 
 WorkerState = Literal["new", "running", "stopping", "stopped"]
+
+
+@dataclass(frozen=True)
+class Running:
+    """A job that one of the threads runs."""
+
+    job: Claimed
+    timeout: float | None = None
+    """Seconds that it may take."""
+    interrupter: Interrupter = field(default_factory=Interrupter)
+    began: float = field(default_factory=time.monotonic)
+    since: float = field(default_factory=time.time)
+    """The same by the calendar, in seconds since the epoch."""
+
+    @property
+    def key(self) -> tuple[int, int]:
+        """Its id and claim: a job that was taken from one thread may run in another of them already."""
+        return self.job.id, self.job.claim
 
 
 class Crew:
@@ -21,13 +41,21 @@ class Crew:
         self.state: WorkerState = "new"
         self.news = 0
         """Counts what may mean work: who read it before an empty claim knows whether to look again."""
+        self.give_back_at: float | None = None
+        """When what still runs is given back, by `time.monotonic`; None: the worker does not stop."""
+        self.begun = 0
+        """How many jobs."""
         # Re-entrant: a signal handler stops the worker in the thread that may hold it.
-        self._changed = threading.Condition(threading.RLock())
-        # By id and claim: a job that was taken from one thread may run in another of them already.
-        self._running: dict[tuple[int, int], tuple[Claimed, float]] = {}
+        lock = threading.RLock()
+        self._changed = threading.Condition(lock)
+        # Apart, so that one of them, and not any other waiter, is woken for one job.
+        self._resting = threading.Condition(lock)
+        self._running: dict[tuple[int, int], Running] = {}
         self._members = 0
         self._idle = 0
         self._replan = False
+        self._suspects_taken = False
+        self._abandoned = False
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -38,20 +66,30 @@ class Crew:
                 raise JobsError(f"the worker is {self.state}; a worker is started once: make a new one")
             self.state = "running"
 
-    def stop(self) -> None:
-        """``running`` → ``stopping``, and ``new`` → ``stopped``."""
+    def stop(self, grace: float) -> None:
+        """``running`` → ``stopping``, and ``new`` → ``stopped``.
+
+        Parameters:
+            grace: seconds until what runs is given back; the earliest such moment counts.
+        """
         with self._changed:
             if self.state == "running":
                 self.state = "stopping"
             elif self.state == "new":
                 self.state = "stopped"
-            self._changed.notify_all()
+            moment = time.monotonic() + grace
+            self.give_back_at = moment if self.give_back_at is None else min(moment, self.give_back_at)
+            self._wake_all()
 
     def end(self) -> None:
         """The last word: ``stopped``."""
         with self._changed:
             self.state = "stopped"
-            self._changed.notify_all()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        self._changed.notify_all()
+        self._resting.notify_all()
 
     def join(self, timeout: float | None) -> bool:
         """Wait until the worker has stopped; False: not within ``timeout`` seconds."""
@@ -64,59 +102,92 @@ class Crew:
             began = self.state
             self._changed.wait_for(lambda: self.state != began, seconds)
 
-    # -- members: the threads that run jobs --------------------------------------------------------
+    # -- members: the threads that run jobs, or tell hooks of them -----------------------------------
 
-    def enlist(self, number: int) -> None:
-        """So many threads will run jobs; each leaves by `dismiss`."""
+    def enlist(self, number: int = 1) -> None:
+        """So many threads will work; each leaves by `dismiss`."""
         with self._changed:
             self._members += number
 
     def dismiss(self, number: int = 1) -> None:
-        """So many threads run no more jobs."""
+        """So many threads work no more."""
         with self._changed:
             self._members -= number
+            self._wake_all()
+
+    def abandon(self) -> None:
+        """Do not wait for those that are still at work: nothing can be done to end them."""
+        with self._changed:
+            self._abandoned = True
             self._changed.notify_all()
 
     def wait_until_gone(self, timeout: float | None = None, *, or_replan: bool = False) -> bool:
-        """Wait until nobody runs jobs any more; False: it is not so after ``timeout`` seconds.
+        """Wait until nobody is at work any more; False: it is not so after ``timeout`` seconds.
 
         Parameters:
             or_replan: return early when `replan` is called.
         """
         with self._changed:
-            self._changed.wait_for(lambda: self._members == 0 or (or_replan and self._replan), timeout)
-            return self._members == 0
+            self._changed.wait_for(lambda: self._are_gone() or (or_replan and self._replan), timeout)
+            return self._are_gone()
+
+    def wait_for_change(self, timeout: float) -> bool:
+        """Wait until anything changes that the next duty may depend on; True: all are gone."""
+        with self._changed:
+            if not self._are_gone():
+                self._changed.wait(timeout)
+            return self._are_gone()
+
+    def _are_gone(self) -> bool:
+        return self._members == 0 or self._abandoned
 
     # -- jobs --------------------------------------------------------------------------------------
 
     @contextmanager
-    def runs(self, job: Claimed) -> Iterator[None]:
+    def runs(self, running: Running) -> Iterator[None]:
         """The calling thread runs this job."""
-        key = (job.id, job.claim)
         with self._changed:
-            self._running[key] = (job, time.time())
-            self.news += 1
+            self._running[running.key] = running
+            self.begun += 1
+            if running.timeout is not None or self.state != "running":
+                self._changed.notify_all()
+            self.tell()  # where one was, there may be another: whoever rests looks next
         try:
             yield
         finally:
             with self._changed:
-                del self._running[key]
+                del self._running[running.key]
 
-    def running(self) -> list[tuple[Claimed, float]]:
-        """What runs now, and since when (seconds since the epoch)."""
+    def running(self) -> list[Running]:
+        """What runs now."""
         with self._changed:
             return list(self._running.values())
+
+    def take_suspects(self) -> bool:
+        """Whether the calling thread may claim a job that a worker has died of; until `leave_suspects`
+        no other thread may.
+
+        So at most one of them runs in a process: if the process dies again, the blame is exact.
+        """
+        with self._changed:
+            may, self._suspects_taken = not self._suspects_taken, True
+            return may
+
+    def leave_suspects(self) -> None:
+        """Another thread may claim such a job."""
+        with self._changed:
+            self._suspects_taken = False
 
     # -- news --------------------------------------------------------------------------------------
 
     def tell(self) -> None:
-        """There may be work: whoever rests looks again."""
+        """There may be work: one of those who rest looks again, and if it finds a job, another one."""
         with self._changed:
             self.news += 1
-            self._changed.notify_all()
+            self._resting.notify()
 
     def replan(self) -> None:
-        """A job waits for a time that the next look did not reckon with."""
+        """A job waits for a time, or a cancel for a job, that the next look did not reckon with."""
         with self._changed:
             self._replan = True
             self._changed.notify_all()
@@ -127,11 +198,14 @@ class Crew:
             was, self._replan = self._replan, False
             return was
 
-    def rest(self, news: int, seconds: float, *, is_empty: Callable[[], bool] | None = None) -> None:
-        """Nothing was queued: wait for news, or for ``seconds``; or stop, if nothing is left.
+    def rest(
+        self, news: int, seconds: float | None = None, *, is_empty: Callable[[], bool] | None = None
+    ) -> None:
+        """Nothing was queued: wait for news.
 
         Parameters:
             news: as they were before the claim that found nothing.
+            seconds: wait no longer than this; None: somebody else looks to the time, see `tell`.
             is_empty: reads whether any job is left to wait for; None: the worker does not drain.
         """
         with self._changed:
@@ -145,9 +219,9 @@ class Crew:
                 # All were idle before and after the look, and none has run a job in between: whoever
                 # could have enqueued one here had done so before the look.
                 if empty and self._idle == self._members:
-                    self.stop()
+                    self.stop(0)
                 else:
-                    self._changed.wait(seconds)
+                    self._resting.wait(seconds)
         finally:
             with self._changed:
                 self._idle -= 1

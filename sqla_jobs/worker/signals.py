@@ -1,4 +1,4 @@
-"""The first SIGTERM or SIGINT stops a worker; the second is nobody's business here."""
+"""SIGTERM and SIGINT: the first stop a worker, each more firmly; the next is nobody's business here."""
 
 from __future__ import annotations
 
@@ -12,12 +12,17 @@ _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
 @contextmanager
-def first_signal(handle: Callable[[signal.Signals], object]) -> Iterator[None]:
-    """Call ``handle`` at the first signal, and leave any other to the handlers from before.
+def on_signals(times: int, handle: Callable[[signal.Signals, int], object]) -> Iterator[None]:
+    """Call ``handle`` at the first signals, and leave any later one to the handlers from before.
 
     Signals are handled only in the main thread; elsewhere nothing is changed.
+
+    Parameters:
+        times: how many signals are handled.
+        handle: called with the signal, and which it is, counted from 1.
     """
     before: dict[int, Any] = {}
+    seen = 0
 
     def restore() -> None:
         while before:
@@ -26,8 +31,13 @@ def first_signal(handle: Callable[[signal.Signals], object]) -> Iterator[None]:
             signal.signal(number, signal.SIG_DFL if handler is None else handler)
 
     def on_signal(number: int, _: object) -> None:
-        restore()
-        handle(signal.Signals(number))
+        nonlocal seen
+        seen += 1
+        this = seen
+        if this >= times:
+            restore()
+        if this <= times:
+            handle(signal.Signals(number), this)
 
     if threading.current_thread() is threading.main_thread():
         for number in _SIGNALS:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from sqla_jobs import lifecycle, scheduler
-from sqla_jobs.runner import Finished, Runner, finished
+from sqla_jobs.errors import Cancel
+from sqla_jobs.runner import CANCELLED, Finished, Runner, finished
 from sqla_jobs.tasks import Registry, running
 from sqla_jobs.worker.crew import Crew
 from sqla_jobs.worker.outages import backoff, report
@@ -24,7 +25,7 @@ class Upkeep:
     Parameters:
         poll: seconds between two looks at what is due, at most.
         beat: seconds between two heartbeats, and between two sweeps.
-        announce: tells the hooks what became of a job of a dead worker.
+        announce: tells the hooks what became of jobs of a dead worker; returns at once.
     """
 
     def __init__(
@@ -36,7 +37,7 @@ class Upkeep:
         *,
         poll: float,
         beat: float,
-        announce: Callable[[Finished], None],
+        announce: Callable[[Sequence[Finished]], None],
     ) -> None:
         self._crew = crew
         self._registration = registration
@@ -60,8 +61,8 @@ class Upkeep:
 
     def _heartbeat(self) -> None:
         shown = [
-            {"id": job.id, "task": job.task, "attempt": job.attempt, "since": _iso(since)}
-            for job, since in self._crew.running()
+            {"id": each.job.id, "task": each.job.task, "attempt": each.job.attempt, "since": _iso(each.since)}
+            for each in self._crew.running()
         ]
         registration = self._registration
         worker_id = registration.worker_id
@@ -91,6 +92,7 @@ class Upkeep:
 
     def _look(self) -> float:
         """Promote what is due; returns the seconds until the next look."""
+        self._heed_cancels()
         promoted, due = self._runner.transact(lambda s: scheduler.tick(s, self._registry.model))
         if promoted:
             self._crew.tell()
@@ -98,17 +100,30 @@ class Upkeep:
             return self._poll  # due, yet not promoted: somebody holds the row
         return min(self._poll, max(0.0, due.total_seconds()))
 
+    def _heed_cancels(self) -> None:
+        """Interrupt the jobs that run here and are to be cancelled."""
+        here = {each.key: each for each in self._crew.running()}
+        if not here:
+            return
+        model, worker_id = self._registry.model, self._registration.worker_id
+        for key in self._runner.transact(lambda s: lifecycle.cancel_requests(s, model, worker_id)):
+            if key in here:
+                here[key].interrupter.interrupt(Cancel(CANCELLED))
+
     def _sweep(self) -> None:
         """Give back what nobody runs: strays of this process, and the jobs of dead ones."""
-        self._registration.give_back_strays({(job.id, job.claim) for job, _ in self._crew.running()})
+        self._registration.give_back_strays({each.key for each in self._crew.running()})
         model, policy_for = self._registry.model, self._registry.policy_for
         while self._registration.may_judge:
             rescued = self._runner.transact(lambda s: lifecycle.rescue(s, model, policy_for))
             if not rescued:
                 return
-            for each in rescued:
-                view = running(each.job, policy_for(each.job.task))
-                self._announce(finished(view, each.outcome, each.written))
+            self._announce(
+                [
+                    finished(running(each.job, policy_for(each.job.task)), each.outcome, each.written)
+                    for each in rescued
+                ]
+            )
 
 
 def _iso(seconds: float) -> str:

@@ -1,0 +1,100 @@
+"""The advisory lock by which others see that a worker process lives, keyed by its own row.
+
+The key is made of the row's id and its table, so that two schemas of one database do not share keys.
+Whoever has no row can have no lock.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    ColumnElement,
+    Executable,
+    Table,
+    Text,
+    bindparam,
+    case,
+    cast,
+    false,
+    func,
+    literal_column,
+    select,
+    update,
+)
+
+from sqla_jobs.statements.terms import Model, once, worker_table
+
+_XMIN: Final = cast(literal_column("xmin"), Text)
+
+
+def _key(worker: Table) -> ColumnElement[Any]:
+    return func.hashint8extended(worker.c.id, cast(literal_column("tableoid"), BigInteger))
+
+
+def is_free(worker: Table, who: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether the row says ``locked`` and nobody has the lock. For statements on this table alone.
+
+    It is tried in the shared form, so that those who look at the same time do not see each other, and
+    held until their transaction ends. CASE, and not AND, whose parts the server may evaluate in any
+    order: who is not to be looked at is not to be kept from its lock for an instant either.
+
+    Parameters:
+        who: of whom it is asked.
+    """
+    asked = worker.c.locked & who
+    free = func.pg_try_advisory_xact_lock_shared(_key(worker), type_=Boolean)
+    return case((asked, free), else_=false())
+
+
+def version(worker: Table) -> ColumnElement[str]:
+    """``id:xmin``: another text after every write to the row. For statements on this table alone."""
+    return cast(worker.c.id, Text).op("||")(literal_column("':'")).op("||")(_XMIN)
+
+
+@once
+def lock(model: Model) -> Executable:
+    """Try to lock the row of ``:p_id`` for as long as the connection lives; no row: it was taken for dead.
+
+    It does not wait: who holds it may be a connection of our own that the server takes for alive.
+    """
+    worker = worker_table(model)
+    mine = worker.c.id == bindparam("p_id", type_=BigInteger)
+    return select(func.pg_try_advisory_lock(_key(worker), type_=Boolean)).where(mine)
+
+
+@once
+def unlock() -> Executable:
+    """Let go of every such lock of this connection."""
+    return select(func.pg_advisory_unlock_all())
+
+
+@once
+def say_locked(model: Model) -> Executable:
+    """The row of ``:p_id`` says that its lock is held. Only by who holds it, on the same connection."""
+    return _say(model, locked=True)
+
+
+@once
+def say_unlocked(model: Model) -> Executable:
+    """The row of ``:p_id`` does not say any more that its lock is held. Locks the row."""
+    return _say(model, locked=False)
+
+
+def _say(model: Model, *, locked: bool) -> Executable:
+    worker = worker_table(model)
+    mine = worker.c.id == bindparam("p_id", type_=BigInteger)
+    return update(worker).where(mine).values(locked=locked)
+
+
+@once
+def unheld(model: Model) -> Executable:
+    """The `version` of each row that says ``locked`` although its lock is free, but for ``:p_id``.
+
+    Locks no row; a free lock in the shared form, until the transaction ends. A few rows, so no index.
+    """
+    worker = worker_table(model)
+    others = worker.c.id != bindparam("p_id", type_=BigInteger)
+    return select(version(worker)).where(is_free(worker, others))

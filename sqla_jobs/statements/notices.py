@@ -1,0 +1,68 @@
+"""Notifications: what is told on the channel of a job table, and the connection that listens there."""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final
+
+from sqlalchemy import ARRAY, Executable, Text, bindparam, func, select, text
+from sqlalchemy.dialects import postgresql
+
+from sqla_jobs.statements.terms import Model, job_table, once
+
+CHANNEL: Final = "sqla_jobs"
+_LONGEST: Final = 63
+
+
+@once
+def channel(model: Model) -> str:
+    """The channel of a job table: ``sqla_jobs``, or ``sqla_jobs_<schema>`` if the model names a schema.
+
+    The server refuses a name of more than 63 bytes: such a schema is told by its MD5.
+    """
+    schema = job_table(model).schema
+    if schema is None:
+        return CHANNEL
+    name = f"{CHANNEL}_{schema}"
+    if len(name.encode()) > _LONGEST:
+        name = f"{CHANNEL}_{hashlib.md5(schema.encode(), usedforsecurity=False).hexdigest()}"
+    return name
+
+
+@once
+def notify() -> Executable:
+    """Notify ``channels`` of ``payloads``, two lists of the same length; delivered at the commit.
+
+    Locks nothing until the commit, which takes a lock on the server's whole queue of notifications. The
+    server itself drops what is the same twice in a transaction.
+    """
+    told = (
+        func.unnest(bindparam("channels", type_=ARRAY(Text)), bindparam("payloads", type_=ARRAY(Text)))
+        .table_valued("channel", "payload")
+        .render_derived("told")
+    )
+    return select(func.pg_notify(told.c.channel, told.c.payload))
+
+
+@once
+def listen(model: Model) -> Executable:
+    """Listen on the channel of a job table, for as long as this connection lives."""
+    quoted = postgresql.dialect().identifier_preparer.quote_identifier(channel(model))
+    # Not a bind parameter's colon, nor a driver's percent sign: a schema may have either in its name.
+    return text("LISTEN " + quoted.replace(":", r"\:"))
+
+
+@once
+def keep_alive() -> Executable:
+    """Let the server notice within half a minute that this client's machine has vanished.
+
+    Until then it would keep the client's locks. On a Unix socket these settings mean nothing.
+    """
+    settings = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+    return select(*(func.set_config(name, value, False) for name, value in settings.items()))
+
+
+@once
+def backend() -> Executable:
+    """The server process that answers: a pooler between us and it says another one."""
+    return select(func.pg_backend_pid())

@@ -1,0 +1,95 @@
+"""What became of jobs: told to the log and to the application's hooks."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from sqla_jobs.errors import Cancel, GiveBack
+from sqla_jobs.outcome import JobState, storable
+from sqla_jobs.runner import Finished, facts
+from sqla_jobs.worker.crew import Crew
+from sqla_jobs.worker.outages import report
+
+log = logging.getLogger("sqla_jobs")
+
+
+class Announcer:
+    """Tells of each run that ended.
+
+    Parameters:
+        on_failure, on_finish: the application's hooks.
+    """
+
+    def __init__(
+        self,
+        crew: Crew,
+        *,
+        on_failure: Callable[[Finished], object] | None,
+        on_finish: Callable[[Finished], object] | None,
+    ) -> None:
+        self._crew = crew
+        self._on_failure, self._on_finish = on_failure, on_finish
+
+    def announce(self, finished: Finished, *, hooks_may_exit: bool = True) -> None:
+        """Call the hooks.
+
+        Raises:
+            SystemExit: a hook raised it, and may.
+        """
+        _log_outcome(finished)
+        if isinstance(finished.error, GiveBack):
+            return  # as if it had not run
+        if finished.state is JobState.SCHEDULED:
+            self._crew.replan()
+        for hook in (self._on_failure if finished.failed else None, self._on_finish):
+            if hook is None:
+                continue
+            try:
+                hook(finished)
+            except SystemExit:
+                if hooks_may_exit:
+                    raise
+                log.warning("a hook raised SystemExit outside a worker thread; ignored")
+            except BaseException:
+                log.exception("a hook failed; the job's outcome stands", extra=facts(finished.job))
+
+    def announce_all(self, many: Sequence[Finished]) -> None:
+        """Tell of jobs that did not run here; returns at once."""
+
+        def announce() -> None:
+            for finished in many:
+                self.announce(finished, hooks_may_exit=False)
+
+        self.apart(announce)
+
+    def apart(self, duty: Callable[[], object]) -> None:
+        """Do what may take its time in a thread of its own; the worker does not end before it."""
+
+        def do() -> None:
+            try:
+                duty()
+            except Exception as error:
+                report("telling what became of a job", error, 1)
+            finally:
+                self._crew.dismiss()
+
+        self._crew.enlist()
+        threading.Thread(target=do, name="sqla_jobs-apart", daemon=True).start()
+
+
+def _log_outcome(finished: Finished) -> None:
+    job, error = finished.job, finished.error
+    extra = {**facts(job), "state": finished.state.value}
+    told = storable(str(error).partition("\n")[0])
+    if not finished.failed:
+        reason = f": {told}" if isinstance(error, (Cancel, GiveBack)) and told else ""
+        log.info("job %s (%s) %s%s", job.id, job.task, finished.state.value, reason, extra=extra)
+        return
+    level = logging.WARNING if finished.state is JobState.SCHEDULED else logging.ERROR
+    log.log(
+        level, "job %s (%s) attempt %s of %s failed, now %s: %s: %s",
+        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, type(error).__name__, told,
+        exc_info=error, extra=extra,
+    )  # fmt: skip
