@@ -3,7 +3,8 @@
 import sys as _sys
 
 from sqla_jobs.errors import Cancel, Snooze
-from sqla_jobs.jobs import Jobs
+from sqla_jobs.jobs import Jobs, cancel
+from sqla_jobs.lifecycle import Cancelled
 from sqla_jobs.models import Job, JobMixin, Schedule, metadata
 from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
@@ -16,6 +17,7 @@ if "alembic.autogenerate" in _sys.modules:  # imported from an env.py: teach aut
 
 __all__ = [
     "Cancel",
+    "Cancelled",
     "Finished",
     "Job",
     "JobMixin",
@@ -26,6 +28,7 @@ __all__ = [
     "Snooze",
     "Task",
     "Worker",
+    "cancel",
     "current_job",
     "metadata",
 ]

@@ -9,8 +9,9 @@ from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
-from sqla_jobs import runner
+from sqla_jobs import lifecycle, runner
 from sqla_jobs.errors import TaskDefinitionError, shown
+from sqla_jobs.lifecycle import Cancelled
 from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
 from sqla_jobs.models import companions as companions_of
 from sqla_jobs.models import create_all as create_tables
@@ -154,6 +155,34 @@ class Jobs(Registry[JobT]):
         """
         return ByName(self, {}).enqueue(session, task, **arguments)
 
+    # -- cancel ------------------------------------------------------------------------------------
+
+    def cancel(
+        self, session: Session | scoped_session[Any], job: int | JobT, *, now: dt.datetime | None = None
+    ) -> Cancelled:
+        """Cancel a job, in the Session's transaction; never waits. See `sqla_jobs.cancel`.
+
+        Raises:
+            JobNotFound: there is none of that id.
+        """
+        return cancel(session, job, model=self.model, now=now)
+
+    def cancel_all(
+        self,
+        session: Session | scoped_session[Any],
+        *,
+        queue: str | None = None,
+        task: str | None = None,
+        now: dt.datetime | None = None,
+    ) -> int:
+        """Cancel all jobs that wait, due or not; those that run are left alone. Returns how many.
+
+        Parameters:
+            queue, task: only of this queue, or of the task of this name; None: of any.
+        """
+        own: Session = session() if isinstance(session, scoped_session) else session
+        return lifecycle.cancel_waiting(own, self.model, queue=queue, task=task, now=now)
+
     # -- run ---------------------------------------------------------------------------------------
 
     def work_once(
@@ -204,3 +233,31 @@ class Jobs(Registry[JobT]):
     def create_all(self, bind: Engine | Connection) -> None:
         """Create the queue's tables where they are missing; for tests. Elsewhere: migrations."""
         create_tables(bind, self.model)
+
+
+def cancel(
+    session: Session | scoped_session[Any],
+    job: int | JobMixin,
+    *,
+    model: type[JobMixin] = Job,
+    now: dt.datetime | None = None,
+) -> Cancelled:
+    """Cancel a job, in the Session's transaction; never waits.
+
+    Parameters:
+        job: its id, or itself.
+        model: the job model, for an id; `Jobs.cancel` knows its own.
+        now: what the time is taken to be; None: the database's clock.
+
+    Returns:
+        What was done: ``cancelled`` (it waited), ``requested`` (it runs, and its worker interrupts it),
+        ``finished`` (too late), ``busy`` (somebody has it locked: nothing was written, ask again).
+
+    Raises:
+        JobNotFound: there is none of that id.
+    """
+    own: Session = session() if isinstance(session, scoped_session) else session
+    if isinstance(job, JobMixin):
+        own.flush()
+        return lifecycle.cancel(own, type(job), job.id, now=now)
+    return lifecycle.cancel(own, model, job, now=now)

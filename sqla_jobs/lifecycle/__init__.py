@@ -4,9 +4,11 @@ None of them begins, commits or rolls back: the transaction is the caller's. An 
 them with ``AsyncSession.run_sync``.
 
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
+    cancels    cancel, of one job or of all that wait
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
+from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
     Standing,
@@ -38,12 +40,15 @@ from sqla_jobs.lifecycle.workers import (
 )
 
 __all__ = [
+    "Cancelled",
     "Claimed",
     "Health",
     "Rescued",
     "Standing",
     "Written",
+    "cancel",
     "cancel_requests",
+    "cancel_waiting",
     "claim",
     "deny_lock",
     "enqueue",

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
-from sqla_jobs import statements
+from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import ArgumentsNotLoadable
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome
@@ -204,7 +204,11 @@ def finish(
         now=now,
         **fence,
     ).first()
-    return None if row is None else Written(JobState(row.state), row.run_at)
+    if row is None:
+        return None
+    if row.state == JobState.QUEUED:  # given back: another worker may take it
+        wakeup.announce(session, model, [wakeup.queued(job.queue)])
+    return Written(JobState(row.state), row.run_at)
 
 
 def cancel_requests(session: Session, model: Model, worker_id: int) -> list[tuple[int, int]]:

@@ -232,14 +232,14 @@ class JobScope:
         self._settle()
         if not holds():
             raise ClaimLost
+        self._connections.unwatch()
         if self._mark is not self._base:
             self._mark.nested.commit()
         self._base.nested.commit()
-        self._connections.unwatch()
         self._commit_all(self._own["commit"])
         self.checkpointed = True
         self._forget_connections()
-        session._trans_context_manager = None  # see _leave
+        self._within = session._trans_context_manager = None  # see _leave
         self._root = session.get_transaction() or self._own["begin"]()
         self._base = self._mark = Savepoint(session.begin_nested())
 

@@ -32,6 +32,7 @@ class Connections:
     def __init__(self, guards: Mapping[str, Callable[..., None]]) -> None:
         self._guards = guards
         self._found: dict[Connection, _Found] = {}
+        self._watched: list[Connection] = []
         self.refused: dict[Connection, Exception] = {}
         """Those that the job must not use, and why."""
         self.any_came = False
@@ -50,11 +51,13 @@ class Connections:
         self.any_came = True
         for name, guard in self._guards.items():
             event.listen(connection, name, guard)
+        self._watched.append(connection)
         self._found[connection] = _Found(transaction, connection.get_execution_options())
 
     def unwatch(self) -> None:
-        """The job is over: no more listening."""
-        for connection in self._found:
+        """No more listening, because the job is over, or for something that is not the job's doing."""
+        while self._watched:
+            connection = self._watched.pop()
             for name, guard in self._guards.items():
                 event.remove(connection, name, guard)
 

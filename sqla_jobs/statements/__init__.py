@@ -3,6 +3,7 @@
     queued       claim, take, take_due: the next jobs to run
     running      finish, hold, standing, running_under, cancel_requests, orphans: under a claim
     scheduled    promote, next_due: waiting for their time
+    cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     unfinished   remaining, has_work: what is left to do
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     notices      notify, listen, and what the listening connection needs
@@ -26,6 +27,7 @@ ANALYZE. So each of them is written for one plan and leaves the planner, as far 
 would be cheaper on a small table and ruinous on a large one. tests/test_plans.py holds them to it.
 """
 
+from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify
 from sqla_jobs.statements.queued import claim, take, take_due
@@ -43,10 +45,13 @@ __all__ = [
     "after",
     "backend",
     "bury",
+    "cancel",
     "cancel_requests",
+    "cancel_waiting",
     "channel",
     "claim",
     "finish",
+    "glance",
     "goodbye",
     "has_work",
     "health",
@@ -65,6 +70,7 @@ __all__ = [
     "register",
     "remaining",
     "running_under",
+    "seize",
     "say_locked",
     "say_unlocked",
     "standing",

@@ -5,8 +5,7 @@ from __future__ import annotations
 import hashlib
 from typing import Final
 
-from sqlalchemy import ARRAY, Executable, Text, bindparam, func, select, text
-from sqlalchemy.dialects import postgresql
+from sqlalchemy import ARRAY, Executable, Text, bindparam, case, column, func, select, table, text
 
 from sqla_jobs.statements.terms import Model, job_table, once
 
@@ -47,19 +46,26 @@ def notify() -> Executable:
 @once
 def listen(model: Model) -> Executable:
     """Listen on the channel of a job table, for as long as this connection lives."""
-    quoted = postgresql.dialect().identifier_preparer.quote_identifier(channel(model))
-    # Not a bind parameter's colon, nor a driver's percent sign: a schema may have either in its name.
-    return text("LISTEN " + quoted.replace(":", r"\:"))
+    quoted = channel(model).replace('"', '""')
+    return text('LISTEN "{}"'.format(quoted.replace(":", r"\:")))  # which is no parameter's colon
 
 
 @once
 def keep_alive() -> Executable:
-    """Let the server notice within half a minute that this client's machine has vanished.
+    """Keep an idle connection for as long as its client is there, and no longer.
 
-    Until then it would keep the client's locks. On a Unix socket these settings mean nothing.
+    The server notices within half a minute that the machine has vanished; until then it would keep its
+    locks. On a Unix socket the first three mean nothing, and older servers do not know the last.
     """
-    settings = {"tcp_keepalives_idle": "15", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
-    return select(*(func.set_config(name, value, False) for name, value in settings.items()))
+    settings = {
+        "tcp_keepalives_idle": "15",
+        "tcp_keepalives_interval": "5",
+        "tcp_keepalives_count": "3",
+        "idle_session_timeout": "0",
+    }
+    known = table("pg_settings", column("name", Text), schema="pg_catalog")
+    value = case(settings, value=known.c.name)
+    return select(func.set_config(known.c.name, value, False)).where(known.c.name.in_(settings))
 
 
 @once

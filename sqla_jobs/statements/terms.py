@@ -19,6 +19,7 @@ from sqlalchemy import (
     Text,
     any_,
     bindparam,
+    case,
     cast,
     func,
     literal_column,
@@ -113,9 +114,10 @@ def _finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
     return func.least(func.greatest(moment, first, type_=zoned), last, type_=zoned)
 
 
-def _seconds(length: ColumnElement[Any]) -> ColumnElement[float]:
+def _seconds(length: ColumnElement[Any]) -> ColumnElement[float | None]:
     thirty_years = literal_column("1e9", Float)
-    return func.least(func.extract("epoch", length).cast(Float), thirty_years, type_=Float)
+    seconds = func.least(func.extract("epoch", length).cast(Float), thirty_years, type_=Float)
+    return case((length.is_not(None), seconds))  # least() passes over nulls
 
 
 def now() -> ColumnElement[dt.datetime]:

@@ -1,0 +1,96 @@
+"""What a flush does for jobs: their workers are told, in the flush's transaction or after its commit.
+
+A listener on every job model, so that ``task.enqueue``, ``session.add(task.job())`` and a job that was
+made by hand are all alike. A flush without jobs never comes here.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Connection, Engine, NestedTransaction, event
+from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_session
+
+from sqla_jobs import statements, wakeup
+from sqla_jobs.models import JobMixin
+
+_Told = dict[tuple[Connection, str, str], NestedTransaction | None]
+
+# What was told in each transaction or savepoint of a Session, and in which savepoint of the connection: a
+# notification goes when its savepoint is rolled back, and with these objects goes our memory of it.
+_told: WeakKeyDictionary[SessionTransaction, _Told] = WeakKeyDictionary()
+
+# What is to be told when the root transaction is committed. What a savepoint of it takes back is told
+# nevertheless: it costs a worker a look.
+_pending: WeakKeyDictionary[SessionTransaction, set[tuple[Engine, wakeup.Notice]]] = WeakKeyDictionary()
+
+
+@event.listens_for(JobMixin, "after_insert", propagate=True)
+def _after_insert(mapper: Mapper[Any], connection: Connection, job: JobMixin) -> None:
+    mode = wakeup.mode_of(job)
+    payload = wakeup.payload_of(job)
+    session = object_session(job)
+    if mode is False or payload is None or session is None:
+        return
+    notice = statements.channel(type(job)), payload
+    if mode == "after_commit" and _commits_itself(session, mapper, connection):
+        _tell_later(session, connection.engine, notice)
+    elif wakeup.can_notify(connection):
+        _tell_once(session, connection, notice)
+
+
+def _commits_itself(session: Session, mapper: Mapper[Any], connection: Connection) -> bool:
+    """Whether the Session's commit is the end of it, and our thread can connect as this engine does."""
+    # Bound to a Connection, it takes part in somebody else's transaction. An AsyncEngine's driver works
+    # in its event loop only.
+    return not connection.dialect.is_async and not isinstance(session.get_bind(mapper), Connection)
+
+
+def _tell_once(session: Session, connection: Connection, notice: wakeup.Notice) -> None:
+    key = (connection, *notice)
+    within = session.get_nested_transaction() or session.get_transaction()
+    transaction: SessionTransaction | None = within
+    while transaction is not None:
+        told = _told.get(transaction)
+        if told is not None and key in told:
+            savepoint = told[key]
+            if savepoint is None or savepoint.is_active:
+                return
+        transaction = transaction.parent
+    wakeup.tell(connection, notice[0], [notice[1]])
+    if within is not None:
+        _told.setdefault(within, {})[key] = connection.get_nested_transaction()
+
+
+def _tell_later(session: Session, engine: Engine, notice: wakeup.Notice) -> None:
+    root = session.get_transaction()
+    if root is not None:
+        _watch_commits()
+        _pending.setdefault(root, set()).add((engine, notice))
+
+
+@cache
+def _watch_commits() -> None:
+    # Only where an application has this mode: every commit of every Session passes here from now on.
+    event.listen(Session, "after_commit", _after_commit)
+
+
+def _after_commit(session: Session) -> None:
+    root = session.get_transaction()
+    if root is None or session.get_nested_transaction() is not None:
+        return  # the release of a savepoint
+    by_engine: dict[Engine, list[wakeup.Notice]] = {}
+    for engine, notice in _pending.pop(root, ()):
+        by_engine.setdefault(engine, []).append(notice)
+    for engine, notices in by_engine.items():
+        wakeup.outbox(engine).put(notices)
+
+
+def forget(session: Session) -> None:
+    """What was told may have been rolled back by other means than the Session's: tell it again."""
+    transaction = session.get_nested_transaction() or session.get_transaction()
+    while transaction is not None:
+        _told.pop(transaction, None)
+        transaction = transaction.parent
