@@ -54,6 +54,16 @@ def signal_this_thread(session: Session) -> None:
 
 
 @jobs.task
+def hold_on(session: Session) -> None:
+    logging.getLogger("app").info("holding on")
+    while True:
+        try:
+            threading.Event().wait()
+        except BaseException:
+            pass
+
+
+@jobs.task
 def wait(session: Session, note: str) -> None:
     session.add(Effect(job_id=current_job().id, note=note))
     session.flush()
@@ -200,10 +210,7 @@ def test_the_first_sigterm_lets_the_running_job_finish(folder: Path, database: D
     assert database.rows("SELECT id FROM sqla_jobs_workers") == []
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
-def test_the_second_signal_ends_the_process_at_once(
-    number: signal.Signals, folder: Path, database: Database
-) -> None:
+def test_the_second_signal_gives_the_running_job_back(folder: Path, database: Database) -> None:
     running = enqueue(database, "wait", note="rolled back")
     with (
         held_lock(database),
@@ -212,11 +219,61 @@ def test_the_second_signal_ends_the_process_at_once(
         worker.wait_for("at the lock")
         worker.send(signal.SIGTERM)
         worker.wait_for("SIGTERM: letting the running jobs finish")
+        worker.send(signal.SIGINT)
+        assert worker.wait() == 0
+    assert database.rows("SELECT state, attempt FROM sqla_jobs WHERE id = :id", id=running) == [("queued", 0)]
+    assert database.rows("SELECT job_id FROM effects") == []
+    assert database.rows("SELECT id FROM sqla_jobs_workers") == []
+
+
+def test_the_end_of_the_grace_gives_the_running_job_back(folder: Path, database: Database) -> None:
+    running = enqueue(database, "wait", note="rolled back")
+    arguments = ("worker", "app:jobs", "--grace", "0")
+    with (
+        held_lock(database),
+        command(*arguments, folder=folder, DATABASE_URL=database.url_string) as worker,
+    ):
+        worker.wait_for("at the lock")
+        worker.send(signal.SIGTERM)
+        assert worker.wait() == 0
+    assert state(database, running) == "queued"
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+def test_the_third_signal_ends_the_process_at_once(
+    number: signal.Signals, folder: Path, database: Database
+) -> None:
+    running = enqueue(database, "hold_on")
+    with command("worker", "app:jobs", folder=folder, DATABASE_URL=database.url_string) as worker:
+        worker.wait_for("holding on")
+        for told in (
+            "SIGTERM: letting the running jobs finish",
+            "SIGTERM again: giving the running jobs back",
+        ):
+            worker.send(signal.SIGTERM)
+            worker.wait_for(told)
         worker.send(number)
         assert worker.wait() == -number
-    # It runs no more, but says so until it is rescued; what it wrote went with its connection.
+    # It runs no more, but says so until it is rescued.
     assert state(database, running) == "running"
-    assert database.rows("SELECT job_id FROM effects") == []
+
+
+def test_a_process_ends_after_so_many_jobs(folder: Path, database: Database) -> None:
+    jobs = [enqueue(database, "write", note=str(number)) for number in range(3)]
+    ended = run(
+        "worker", "app:jobs", "--max-jobs", "2", folder=folder, DATABASE_URL=database.url_string
+    )  # fmt: skip
+    assert ended.code == 0, ended.errors
+    assert [state(database, job) for job in jobs] == ["succeeded", "succeeded", "queued"]
+
+
+def test_a_process_ends_that_has_too_much_memory(folder: Path, database: Database) -> None:
+    jobs = [enqueue(database, "write", note=str(number)) for number in range(2)]
+    ended = run(
+        "worker", "app:jobs", "--max-memory", "1", folder=folder, DATABASE_URL=database.url_string
+    )  # fmt: skip
+    assert ended.code == 0, ended.errors
+    assert [state(database, job) for job in jobs] == ["succeeded", "queued"]
 
 
 def test_a_signal_that_does_not_wake_the_main_thread_is_heeded(folder: Path, database: Database) -> None:

@@ -211,3 +211,21 @@ def test_whose_handlers_were_there_before_has_them_back() -> None:
         assert signal.getsignal(signal.SIGTERM) is handler
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.parametrize("task", ["t", "blocked"])
+def test_a_program_that_ends_without_a_stop_gives_back_and_does_not_hang(
+    task: str, database: Database, gate: Connection, tmp_path: Path
+) -> None:
+    database.execute("INSERT INTO sqla_jobs (task) VALUES (:task)", task=task)
+    source = PROGRAM.replace(".run()", ".start()").replace(
+        'logging.info("came to its end")', "begun.wait(); sys.exit(3)"
+    )
+    source = source.replace('logging.info("at the gate")', "begun.set()")
+    source = source.replace('logging.info("blocked")', "begun.set()")
+    source = f"import sys, threading\nbegun = threading.Event()\n{source}"
+    with Program("-c", source, folder=tmp_path, environment={"DATABASE_URL": database.url_string}) as program:
+        assert program.wait() == 3, program.errors
+    assert states(database) == ["queued"]
+    assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 0
+    assert database.scalar("SELECT count(*) FROM effects") == 0

@@ -9,12 +9,15 @@ timer           the third: polls, timeouts, the end of the grace period
 outages         what to do while the database cannot be reached
 signals         SIGTERM and SIGINT
 memory          how much of it the process has
+pool            whether the application's is large enough
 """
 
 from __future__ import annotations
 
+import atexit
 import datetime as dt
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
@@ -28,6 +31,7 @@ from typing_extensions import Self
 
 from sqla_jobs import migrations
 from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError
+from sqla_jobs.listener import Listener
 from sqla_jobs.runner import Finished, Runner
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
@@ -35,9 +39,10 @@ from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.hands import Hands, Limits
 from sqla_jobs.worker.news import Announcer
 from sqla_jobs.worker.outages import persist, report
+from sqla_jobs.worker.pool import check_pool
 from sqla_jobs.worker.registration import Registration
 from sqla_jobs.worker.signals import on_signals
-from sqla_jobs.worker.timer import Timer
+from sqla_jobs.worker.timer import PATIENCE, Timer
 from sqla_jobs.worker.upkeep import Upkeep
 
 __all__ = ["Hook", "Worker", "WorkerState"]
@@ -47,6 +52,8 @@ log = logging.getLogger("sqla_jobs")
 Hook = Callable[["Worker", Finished], object]
 
 _LONGEST: Final = dt.timedelta(days=1)
+_END_OF_LISTENING: Final = 5.0
+"""Seconds to wait for a thread that may be in the middle of connecting."""
 
 
 class Worker:
@@ -58,7 +65,7 @@ class Worker:
         registry: the ``Jobs`` of the application.
         sessions: an Engine, a sessionmaker, or a callable whose result is a context manager that
             gives a Session; None: the registry's own sessionmaker. Each thread uses one connection
-            at a time, and the worker itself up to two: size the pool for ``threads + 2``.
+            at a time, and the worker itself one more: the pool has to give ``threads + 1``.
         queues: in strict order: all of the first before any of the second. None: any queue.
         threads: how many jobs run at once.
         poll_interval: how often an idle worker looks for jobs; at most a day.
@@ -76,7 +83,7 @@ class Worker:
 
     Raises:
         InvalidOption: an option is out of its range.
-        ConfigurationError: nothing to make Sessions with.
+        ConfigurationError: nothing to make Sessions with; at the start: the pool is too small.
     """
 
     def __init__(
@@ -129,6 +136,11 @@ class Worker:
         """``new`` → ``running`` → ``stopping`` → ``stopped``."""
         return self._crew.state
 
+    @property
+    def recycled(self) -> bool:
+        """Whether it has stopped for another process to go on: ``max_jobs``, ``max_memory``, a stuck job."""
+        return self._crew.recycled
+
     def start(self) -> Self:
         """Begin to work, in threads; returns at once.
 
@@ -137,12 +149,14 @@ class Worker:
             SchemaError: the tables are missing, or not of the revision that this version needs.
         """
         self._crew.start()
+        self._pid = os.getpid()
         try:
             self._set_up()
         except BaseException:
             self._crew.end()
             raise
         self._launch()
+        atexit.register(self._at_exit)
         worker_id = self._registration.worker_id
         log.info(
             "worker %s started: queues %s, %s thread(s)",
@@ -153,12 +167,14 @@ class Worker:
     def _set_up(self) -> None:
         model = self.registry.model
         self._runner = Runner(self.registry, self._sessions, partial(persist, self._crew, self._limit))
+        check_pool(self._runner.engine, self.threads)
         with self._runner.engine.connect() as connection:
             migrations.check(connection, job_table(model).schema)
         self._registration = Registration(
             self._runner, model, queues=self.queues, threads=self.threads, limit=self._limit
         )
         self._registration.register()
+        self._listener = self._made_listener()
         announcer = Announcer(
             self._crew,
             on_failure=self._on_failure and partial(self._on_failure, self),
@@ -172,6 +188,7 @@ class Worker:
             poll=self._poll,
             beat=self._beat,
             announce=announcer.announce_all,
+            listener=self._listener,
         )
         self._hands = Hands(
             self._crew,
@@ -185,6 +202,19 @@ class Worker:
         )
         self._timer = Timer(self._crew, poll=self._poll, on_stuck=self._hands.give_up_on)
 
+    def _made_listener(self) -> Listener | None:
+        if self.registry.notify is False:
+            return None
+        return Listener(
+            self._runner.engine,
+            self.registry.model,
+            self._registration.worker_id,
+            queues=self.queues,
+            on_work=self._crew.tell,
+            on_times=self._crew.replan,
+            on_lost=self._registration.deny_lock,
+        )
+
     def _launch(self) -> None:
         def thread(name: object, duty: Callable[[], None]) -> threading.Thread:
             name = f"sqla_jobs-{self._registration.worker_id}-{name}"
@@ -194,10 +224,13 @@ class Worker:
         self._heart = thread("heartbeats", self._keep_beating)
         timer = thread("timer", self._keep_time)
         self._threads = [*hands, self._heart, timer, thread("ticks", self._keep_ticking)]
+        self._ear = None if self._listener is None else thread("listener", self._listener.run)
         self._crew.enlist(len(hands))
         try:
             for each in self._threads:
                 each.start()
+            if self._ear is not None:
+                self._ear.start()
         except BaseException as error:
             self.stop()
             self._crew.dismiss(sum(each.ident is None for each in hands))
@@ -301,9 +334,20 @@ class Worker:
             self._registration.goodbye()
         except Exception as error:
             report("saying goodbye", error, 1)
+        # Only now: a lock that is let go while the row still says it is held is a death.
+        if self._listener is not None and self._ear is not None and self._ear.ident is not None:
+            self._listener.stop()
+            self._ear.join(_END_OF_LISTENING)
         with suppress(Exception):  # an application's log filter
             log.info("worker %s stopped", worker_id, extra={"worker_id": worker_id})
+        atexit.unregister(self._at_exit)
         self._crew.end()
+
+    def _at_exit(self) -> None:
+        """The interpreter ends, and with it all our threads: give back what runs, and do not hang."""
+        if os.getpid() == self._pid:  # a child that was forked has none of the threads
+            self.stop(0)
+            self.join(PATIENCE + _END_OF_LISTENING)
 
 
 def _interval(name: str, value: object) -> float:

@@ -45,6 +45,8 @@ class Crew:
         """When what still runs is given back, by `time.monotonic`; None: the worker does not stop."""
         self.begun = 0
         """How many jobs."""
+        self.recycled = False
+        """Whether the worker has stopped because its process is to be replaced."""
         # Re-entrant: a signal handler stops the worker in the thread that may hold it.
         lock = threading.RLock()
         self._changed = threading.Condition(lock)

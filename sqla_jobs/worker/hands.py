@@ -127,6 +127,7 @@ class Hands:
     def _recycle(self, why: str) -> None:
         if self._crew.state == "running":
             log.info("the worker stops, to be replaced: %s", why)
+            self._crew.recycled = True
             self._crew.stop(math.inf)
 
     def _is_empty(self) -> bool:

@@ -7,13 +7,18 @@ import math
 import os
 import socket
 import time
-from collections.abc import Collection, Sequence
+import weakref
+from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
-from sqla_jobs import lifecycle
+from sqlalchemy.orm import Session
+
+from sqla_jobs import lifecycle, wakeup
 from sqla_jobs.models import JobMixin
 from sqla_jobs.runner import Runner
+
+T = TypeVar("T")
 
 # One that goes on while the machine is suspended, as the database's does.
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -44,6 +49,10 @@ class Registration:
         self._model = model
         self._queues, self._threads = queues, threads
         self._limit = limit
+        # Jobs may take every connection of the application's pool: a worker that waits for one in vain
+        # cannot say that it lives.
+        self._engine = wakeup.apart(runner.engine)
+        weakref.finalize(self, self._engine.dispose)
         self._beat_at = 0.0
         self._unbroken = True
         self._judges_from = 0.0
@@ -52,7 +61,7 @@ class Registration:
     def register(self) -> None:
         """Make this process known, under a new worker id."""
         began = _clock()
-        self.worker_id = self._runner.transact(
+        self.worker_id = self._transact(
             lambda s: lifecycle.register(
                 s,
                 self._model,
@@ -73,12 +82,20 @@ class Registration:
         unbroken = self._unbroken and began - self._beat_at <= self._limit.total_seconds()
         self._unbroken = False  # until this heartbeat has gone through
         worker_id = self.worker_id
-        alive = self._runner.transact(lambda s: lifecycle.heartbeat(s, self._model, worker_id, running))
+        alive = self._transact(lambda s: lifecycle.heartbeat(s, self._model, worker_id, running))
         if not unbroken:
             self._judges_from = _clock() + self._limit.total_seconds()
         self._unbroken = True
         self._beat_at = began if alive else -math.inf
         return alive
+
+    def _transact(self, verb: Callable[[Session], T]) -> T:
+        return self._runner.transact(verb, self._engine)
+
+    @property
+    def limit(self) -> float:
+        """Seconds without a heartbeat after which others take this process for dead."""
+        return self._limit.total_seconds()
 
     @property
     def is_fresh(self) -> bool:
@@ -106,9 +123,16 @@ class Registration:
             lambda s: lifecycle.give_back_strays(s, self._model, worker_id, known, suspects)
         )
 
+    def deny_lock(self) -> None:
+        """Let nobody judge this process by its lock, which it does not hold any more."""
+        self._transact(lambda s: lifecycle.deny_lock(s, self._model, self.worker_id))
+
     def goodbye(self) -> None:
         """This process ends; nothing runs here any more."""
-        self._runner.transact(lambda s: lifecycle.goodbye(s, self._model, self.worker_id))
+        try:
+            self._transact(lambda s: lifecycle.goodbye(s, self._model, self.worker_id))
+        finally:
+            self._engine.dispose()
 
 
 def _clock() -> float:

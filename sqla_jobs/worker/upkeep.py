@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Final
 
 from sqla_jobs import lifecycle, scheduler
-from sqla_jobs.errors import Cancel
+from sqla_jobs.errors import Cancel, GiveBack
+from sqla_jobs.listener import Listener
 from sqla_jobs.runner import CANCELLED, Finished, Runner, finished
 from sqla_jobs.tasks import Registry, running
 from sqla_jobs.worker.crew import Crew
+from sqla_jobs.worker.neighbours import APART, Neighbours
 from sqla_jobs.worker.outages import backoff, report
 from sqla_jobs.worker.registration import Registration
 
 log = logging.getLogger("sqla_jobs")
+
+_BY_A_HAIR: Final = dt.timedelta(milliseconds=100)
+"""A job that has been due for no longer may have been so only after the statement that promotes."""
+_HELD: Final = 1.0
+_DYING: Final = 10.0
+"""Seconds in which the server may still be at a statement of a process that is gone, with a row locked."""
 
 
 class Upkeep:
@@ -26,6 +35,7 @@ class Upkeep:
         poll: seconds between two looks at what is due, at most.
         beat: seconds between two heartbeats, and between two sweeps.
         announce: tells the hooks what became of jobs of a dead worker; returns at once.
+        listener: None: this process holds no lock, and does not look for those of others.
     """
 
     def __init__(
@@ -38,6 +48,7 @@ class Upkeep:
         poll: float,
         beat: float,
         announce: Callable[[Sequence[Finished]], None],
+        listener: Listener | None = None,
     ) -> None:
         self._crew = crew
         self._registration = registration
@@ -45,6 +56,9 @@ class Upkeep:
         self._registry = registry
         self._poll, self._beat = poll, beat
         self._announce = announce
+        self._listener = listener
+        self._neighbours = None if listener is None else Neighbours(runner, registry, registration, listener)
+        self._deaths_until = 0.0
 
     def keep_beating(self) -> None:
         """Beat until nobody runs jobs. A thread of its own: a row lock or a hook must not hold it up."""
@@ -68,17 +82,29 @@ class Upkeep:
         worker_id = registration.worker_id
         if not registration.beat(shown):
             registration.register()
+            if self._listener is not None:
+                self._listener.identify(registration.worker_id)
             log.error(
                 "worker %s was taken for dead and its jobs for abandoned: what it still runs will be "
                 "refused; it goes on as worker %s", worker_id, registration.worker_id,
             )  # fmt: skip
+            for each in self._crew.running():
+                if each.job.worker_id == worker_id:
+                    each.interrupter.interrupt(GiveBack("its worker was taken for dead"))
 
     def keep_ticking(self) -> None:
         """Promote and sweep until nobody runs jobs."""
         look_at = sweep_at = time.monotonic()
+        probe_at = math.inf if self._neighbours is None else look_at
         failures = 0
-        while not self._crew.wait_until_gone(min(look_at, sweep_at) - time.monotonic(), or_replan=True):
+        while not self._crew.wait_until_gone(
+            min(look_at, sweep_at, probe_at) - time.monotonic(), or_replan=True
+        ):
             try:
+                if self._neighbours is not None and time.monotonic() >= probe_at:
+                    probe_at = time.monotonic() + APART  # also if it fails
+                    self._probe(self._neighbours)
+                    probe_at = time.monotonic() + APART
                 if time.monotonic() >= sweep_at:
                     sweep_at = time.monotonic() + self._beat  # also if it fails: strays need that time
                     self._sweep()
@@ -96,8 +122,10 @@ class Upkeep:
         promoted, due = self._runner.transact(lambda s: scheduler.tick(s, self._registry.model))
         if promoted:
             self._crew.tell()
-        if due is None or (due <= dt.timedelta(0) and not promoted):
-            return self._poll  # due, yet not promoted: somebody holds the row
+        if due is None:
+            return self._poll
+        if due <= -_BY_A_HAIR and not promoted:
+            return min(self._poll, _HELD)  # due, yet not promoted: somebody holds the row
         return min(self._poll, max(0.0, due.total_seconds()))
 
     def _heed_cancels(self) -> None:
@@ -113,9 +141,21 @@ class Upkeep:
     def _sweep(self) -> None:
         """Give back what nobody runs: strays of this process, and the jobs of dead ones."""
         self._registration.give_back_strays({each.key for each in self._crew.running()})
+        self._rescue()
+
+    def _probe(self, neighbours: Neighbours) -> None:
+        """Take up at once what a dead process has left."""
+        gone = neighbours.gone()
+        now = time.monotonic()
+        if gone:
+            self._deaths_until = now + _DYING
+        if now < self._deaths_until:
+            self._rescue(gone)
+
+    def _rescue(self, gone: Sequence[str] = ()) -> None:
         model, policy_for = self._registry.model, self._registry.policy_for
         while self._registration.may_judge:
-            rescued = self._runner.transact(lambda s: lifecycle.rescue(s, model, policy_for))
+            rescued = self._runner.transact(lambda s: lifecycle.rescue(s, model, policy_for, gone=gone))
             if not rescued:
                 return
             self._announce(

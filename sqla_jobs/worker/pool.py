@@ -1,0 +1,32 @@
+"""Whether an application's connection pool is large enough for a worker."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from sqlalchemy import Engine
+from sqlalchemy.pool import QueuePool, SingletonThreadPool, StaticPool
+
+from sqla_jobs.errors import ConfigurationError
+
+WORKERS_OWN: Final = 1
+"""Connections of the pool beyond one for each thread: the ticks'. Heartbeats and LISTEN have their own."""
+
+
+def check_pool(engine: Engine, threads: int) -> None:
+    """Raise ConfigurationError if the threads of a worker would wait for each other's connections."""
+    pool = engine.pool
+    if isinstance(pool, (StaticPool, SingletonThreadPool)):
+        raise ConfigurationError(
+            f"the engine's pool is a {type(pool).__name__}, whose connections are shared; expected one that "
+            "gives each thread of the worker its own: leave out poolclass, or NullPool"
+        )
+    # A size of 0 and an overflow of -1 both mean: as many as are asked for.
+    if not isinstance(pool, QueuePool) or pool.size() == 0 or pool._max_overflow < 0:
+        return
+    most, need = pool.size() + pool._max_overflow, threads + WORKERS_OWN
+    if most < need:
+        raise ConfigurationError(
+            f"the engine's pool gives {most} connection(s) at most, and a worker of {threads} thread(s) "
+            f"needs {need}: create_engine(…, pool_size={need}), or fewer threads"
+        )
