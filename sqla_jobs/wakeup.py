@@ -22,7 +22,7 @@ import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
-from weakref import WeakKeyDictionary
+from weakref import WeakSet
 
 from sqlalchemy import Connection, Engine, TwoPhaseTransaction, event
 from sqlalchemy.orm import Session
@@ -249,28 +249,32 @@ class Outbox:
                 log.error("workers could not be told of new jobs and will find them by polling: %s", told)
 
 
-_outboxes: WeakKeyDictionary[Engine, Outbox] = WeakKeyDictionary()
+_OUTBOX: Final = "_sqla_jobs_outbox"
+_outboxes: WeakSet[Outbox] = WeakSet()
 _making = threading.Lock()
 
 
 def outbox(engine: Engine) -> Outbox:
     """The outbox of an Engine in this process."""
     with _making:
-        found = _outboxes.get(engine)
-        if found is None:
-            found = _outboxes[engine] = Outbox(engine)
+        # On the Engine itself: its pool's listeners, which an outbox shares, hold it, so that in a
+        # dictionary of our own it would live for ever.
+        found: Outbox | None = vars(engine).get(_OUTBOX)
+        if found is None or found not in _outboxes:
+            found = vars(engine)[_OUTBOX] = Outbox(engine)
+            _outboxes.add(found)
         return found
 
 
 def _forget_in_child() -> None:
     # The parent's threads and connections are not ours, and its locks may be locked for ever.
     global _outboxes, _making
-    _outboxes, _making = WeakKeyDictionary(), threading.Lock()
+    _outboxes, _making = WeakSet(), threading.Lock()
 
 
 def _flush_at_exit() -> None:
     deadline = time.monotonic() + _AT_EXIT
-    for each in list(_outboxes.values()):
+    for each in list(_outboxes):
         each.flush(deadline - time.monotonic())
 
 

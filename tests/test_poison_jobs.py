@@ -8,17 +8,22 @@ from __future__ import annotations
 import json
 import threading
 import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
+from sqlalchemy import text
+from sqlalchemy.orm import Session
 
+from sqla_jobs import Job, JobState, RetryPolicy, lifecycle
 from tests.support.program import Program, command
 from tests.support.server import Database
+from tests.support.verbs import NOW, WORKER, add, claimed, employ
 
 PATIENCE = 90
 
-WORKER = [
+COMMAND = [
     "worker",
     "tests.support.poison_app:jobs",
     *("--threads", "2", "--log-level", "error"),
@@ -81,6 +86,33 @@ def rows(database: Database, condition: str) -> list[Any]:
     ))  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    ("crashes", "max_crashes", "state"),
+    [(0, 1, "failed"), (0, 2, "scheduled"), (1, 2, "failed"), (1, 3, "scheduled"), (2, 3, "failed")],
+)
+def test_a_job_is_given_up_at_max_crashes_whatever_attempts_are_left(
+    session: Session, crashes: int, max_crashes: int, state: str
+) -> None:
+    policy = RetryPolicy(base=timedelta(0), max_crashes=max_crashes)
+    job = claimed(session, crashes=crashes)  # by a worker that has no row any more
+    (rescued,) = lifecycle.rescue(session, Job, lambda _: policy)
+    assert (rescued.job.id, rescued.written.state) == (job.id, JobState(state))
+    (found,) = session.execute(text("SELECT state, crashes, attempt FROM sqla_jobs")).all()
+    assert found == (state, crashes + 1, 1)
+
+
+def test_the_default_is_three() -> None:
+    assert RetryPolicy().max_crashes == 3
+
+
+def test_an_innocent_claim_passes_over_what_a_worker_has_died_of(session: Session) -> None:
+    add(session, crashes=1, priority=1)
+    innocent = add(session)
+    employ(session)
+    found = lifecycle.claim(session, Job, WORKER, innocent=True, limit=5, now=NOW)
+    assert [job.id for job in found] == [innocent.id]
+
+
 @pytest.mark.timeout(240)
 @pytest.mark.parametrize("processes", [1, 8])
 def test_b24_a_job_that_kills_its_process_fails_in_the_end_and_nobody_beside_it(
@@ -88,7 +120,7 @@ def test_b24_a_job_that_kills_its_process_fails_in_the_end_and_nobody_beside_it(
 ) -> None:
     """Improved: Byplay tries such a job again for ever, and Backtick 16 times with all those beside it."""
     poisons = {}
-    arguments = [*WORKER, "--processes", str(processes)]
+    arguments = [*COMMAND, "--processes", str(processes)]
     with command(*arguments, folder=tmp_path, DATABASE_URL=database.url_string) as workers:
         for poison in POISONS:
             job = enqueue_poison(database, poison)

@@ -1,4 +1,7 @@
-"""Worker processes that are killed or stopped in the middle of a job: each job is run exactly once."""
+"""Worker processes that are killed or stopped in the middle of a job: each job is run exactly once.
+
+They hold no locks, and are judged by their heartbeats alone; for those that do, see test_liveness_processes.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +52,7 @@ def application() -> Jobs[Job]:
     """The tasks of both sides, the processes and the rescuer in the test."""
     import logging
 
-    jobs = Jobs[Job]()
+    jobs = Jobs[Job](notify=False)
 
     @jobs.task(name="hold", retry=AT_ONCE)
     def hold(session: Session) -> None:

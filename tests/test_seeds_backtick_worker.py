@@ -10,19 +10,21 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, create_engine, text
 from sqlalchemy import inspect as look_into
 from sqlalchemy.orm import Session
 
-from sqla_jobs import Job, Jobs, JobState, RetryPolicy, Worker, migrations
+from sqla_jobs import Job, Jobs, JobState, RetryPolicy, Worker, current_job, migrations
 from sqla_jobs.cli import database as cli_database
 from sqla_jobs.cli import main
-from sqla_jobs.errors import ConfigurationError
+from sqla_jobs.errors import ConfigurationError, JobTimeout
 from tests.support.lane import leave_effect
 from tests.support.program import run
 from tests.support.server import Database
 from tests.support.told import Told
-from tests.support.work import PATIENCE, SOON, Recorder
+from tests.support.work import PATIENCE, SOON, Recorder, drain
+
+NEXT_WEEK = dt.datetime.now(dt.timezone.utc) + dt.timedelta(days=7)
 
 
 @pytest.fixture
@@ -37,6 +39,86 @@ def worker_default(option: str) -> object:
 def command_line_default(option: str) -> object:
     (found,) = [param for param in main.commands["worker"].params if param.name == option]
     return found.default
+
+
+# -- cancel and timeout ----------------------------------------------------------------------------
+
+
+def test_k07_cancel_all_cancels_what_waits_and_leaves_what_runs(database: Database, app: Recorder) -> None:
+    """Queued and future jobs alike; nobody claims them afterwards. Improved: or of one queue or task."""
+    started, go_on = threading.Event(), threading.Event()
+
+    @app.jobs.task(name="hold", priority=1)
+    def hold(session: Session) -> None:
+        leave_effect(session)
+        started.set()
+        assert go_on.wait(PATIENCE)
+
+    told = Told()
+    with database.sessionmaker.begin() as session:
+        running = hold.enqueue(session).id
+        for number in range(3):
+            app.record.enqueue(session, f"queued {number}")
+            app.record.using(delay=dt.timedelta(days=number + 1)).enqueue(session, f"future {number}")
+    with Worker(app.jobs, database.engine, poll_interval=SOON, **told.hooks):
+        assert started.wait(PATIENCE)
+        with database.sessionmaker.begin() as session:
+            assert app.jobs.cancel_all(session) == 6
+        with database.sessionmaker.begin() as session:
+            assert app.jobs.cancel_all(session) == 0
+            later = app.record.enqueue(session, "later").id
+        go_on.set()
+        assert [each.job.id for each in told.take(2)] == [running, later]
+    assert app.ran == ["later"]
+    assert told.silent
+    counted = database.rows("SELECT state, count(*) FROM sqla_jobs GROUP BY state ORDER BY state")
+    assert counted == [("cancelled", 6), ("succeeded", 2)]
+    with Session(database.engine) as session:
+        assert app.jobs.work_once(session, now=NEXT_WEEK) is None
+
+
+@pytest.mark.parametrize("attempts", [1, 2])
+def test_k12_an_exception_is_logged_and_the_job_is_tried_again_or_has_failed(
+    database: Database, app: Recorder, caplog: pytest.LogCaptureFixture, attempts: int
+) -> None:
+    policy = RetryPolicy(max_attempts=2, base=dt.timedelta(0))
+
+    @app.jobs.task(name="broken", retry=policy)
+    def broken(session: Session) -> None:
+        raise ValueError(f"attempt {current_job().attempt}")
+
+    with database.sessionmaker.begin() as session:
+        broken.using(max_attempts=attempts).enqueue(session)
+    ends = drain(app.jobs, database)
+    assert [end.state for end in ends] == [*["scheduled"] * (attempts - 1), "failed"]
+    logged = [
+        (each.levelname, each.getMessage().rpartition(": ")[2]) for each in caplog.records if each.exc_info
+    ]
+    told = [("WARNING", "attempt 1"), ("ERROR", "attempt 2")]
+    assert logged == (told if attempts == 2 else [("ERROR", "attempt 1")])
+
+
+def test_k12_a_job_that_takes_too_long_is_interrupted_logged_and_tried_again(
+    database: Database, app: Recorder, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Improved: nothing that it wrote is left, the timeout is a task's own, and there is none by default."""
+    runs: list[int] = []
+
+    @app.jobs.task(name="slow", timeout=dt.timedelta(seconds=1), retry=RetryPolicy(base=dt.timedelta(0)))
+    def slow(session: Session) -> None:
+        runs.append(current_job().attempt)
+        leave_effect(session)
+        if len(runs) == 1:
+            session.execute(text("SELECT pg_sleep(3600)"))
+
+    with database.sessionmaker.begin() as session:
+        slow.enqueue(session)
+    first, second = drain(app.jobs, database)
+    assert (first.state, type(first.error)) == (JobState.SCHEDULED, JobTimeout)
+    assert (second.state, runs) == (JobState.SUCCEEDED, [1, 2])
+    assert database.scalar("SELECT count(*) FROM effects") == 1
+    assert any("JobTimeout" in each.getMessage() and each.exc_info for each in caplog.records)
+    assert app.record.timeout is None
 
 
 # -- start and stop --------------------------------------------------------------------------------

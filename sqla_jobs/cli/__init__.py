@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime as dt
 import platform
+import socket
 from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from sqlalchemy.exc import OperationalError
 
-from sqla_jobs.cli import database, example, output, tables, work
+from sqla_jobs.cli import database, example, output, probe, supervise, tables, work
 from sqla_jobs.errors import ConfigurationError, DefinitionError, SchemaError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -48,6 +49,14 @@ class Commands(click.Group):
             raise click.ClickException(f"the database says: {str(error.orig).strip()}") from error
 
 
+class Recorded(click.Command):
+    """A command that knows, as ``ctx.obj``, the arguments that it was given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = list(args)
+        return super().parse_args(ctx, args)
+
+
 def _seconds(_: click.Context, __: click.Parameter, value: float) -> dt.timedelta:
     try:
         return dt.timedelta(seconds=value)
@@ -55,11 +64,11 @@ def _seconds(_: click.Context, __: click.Parameter, value: float) -> dt.timedelt
         raise click.BadParameter(f"{value} is not a number of seconds.") from None
 
 
-def _duration(name: str, default: float, text: str) -> Callable[[Command], Command]:
+def _duration(name: str, default: float, text: str, *, or_zero: bool = False) -> Callable[[Command], Command]:
     return click.option(
         name,
         metavar="SECONDS",
-        type=click.FloatRange(min=0, min_open=True),
+        type=click.FloatRange(min=0, min_open=not or_zero),
         callback=_seconds,
         default=default,
         show_default=True,
@@ -91,7 +100,7 @@ def main() -> None:
     """A job queue in your SQLAlchemy transactions, on PostgreSQL."""
 
 
-@main.command()
+@main.command(cls=Recorded)
 @click.argument("target", metavar="MODULE:JOBS")
 @click.option(
     "--queues", metavar="A,B", help="All of the first before any of the second. Default: any queue."
@@ -99,10 +108,34 @@ def main() -> None:
 @click.option(
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Jobs that run at once."
 )
+@click.option(
+    supervise.OPTION,
+    metavar="M",
+    type=click.IntRange(min=1),
+    help="Run so many such processes, and start another for each that ends. Default: this one, alone.",
+)
 @url_option
 @_duration("--poll-interval", 1, "How long an idle thread waits before it looks again.")
 @_duration("--heartbeat-interval", 10, "How often this process says that it lives.")
 @_duration("--heartbeat-limit", 30, "Without a heartbeat for so long, others rescue its jobs.")
+@_duration(
+    "--grace",
+    30,
+    "How long running jobs may go on after the first signal; then they are given back.",
+    or_zero=True,
+)
+@click.option(
+    "--max-jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="End after so many jobs; with --processes another process goes on.",
+)
+@click.option(
+    "--max-memory",
+    metavar="MB",
+    type=click.IntRange(min=1),
+    help="End after a job when the process has more than so many megabytes of memory.",
+)
 @click.option(
     "--drain", "--once", "drain", is_flag=True, help="End when nothing is queued, due or running here."
 )
@@ -112,14 +145,20 @@ def main() -> None:
     help="Default: info; warning under the progress bar of a drain.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_context
 def worker(
+    ctx: click.Context,
     target: str,
     queues: str | None,
     threads: int,
+    processes: int | None,
     database_url: str | None,
     poll_interval: dt.timedelta,
     heartbeat_interval: dt.timedelta,
     heartbeat_limit: dt.timedelta,
+    grace: dt.timedelta,
+    max_jobs: int | None,
+    max_memory: int | None,
     drain: bool,
     log_level: str | None,
     log_format: str,
@@ -128,21 +167,29 @@ def worker(
 
     MODULE:JOBS is where the application's Jobs is, e.g. `sqla-jobs worker shop.tasks:jobs`.
 
-    The first SIGTERM or SIGINT lets the running jobs finish; the second ends the process at once, and
-    its jobs are rescued by another worker. The current directory can be imported from.
+    The first SIGTERM or SIGINT lets the running jobs finish; the second, or the end of the grace, gives
+    them back; the third ends the process at once, and its jobs are rescued by another worker. The
+    current directory can be imported from.
 
     The database is that of --database-url, else SQLA_JOBS_DATABASE_URL, else DATABASE_URL, else of
     the Jobs' own sessionmaker.
     """
+    if processes is not None:
+        display = output.Display(False, log_level, log_format)
+        ctx.exit(supervise.run(ctx.obj, processes, display=display, drain=drain, grace=grace))
     work.run(
         target,
         database_url,
-        display=output.Display(drain, log_level, log_format),
+        log_level=log_level,
+        log_format=log_format,
         queues=queues.split(",") if queues is not None else None,
         threads=threads,
         poll_interval=poll_interval,
         heartbeat_interval=heartbeat_interval,
         heartbeat_limit=heartbeat_limit,
+        grace=grace,
+        max_jobs=max_jobs,
+        max_memory=None if max_memory is None else max_memory * 1024 * 1024,
         drain=drain,
     )
 
@@ -165,6 +212,32 @@ def migrate(schema: str | None, to: str, database_url: str | None, yes: bool) ->
     --autogenerate` writes a revision of your own that does the same.
     """
     tables.migrate(database_url, schema=schema, to=to, confirmed=yes)
+
+
+@main.command()
+@click.argument("target", metavar="[MODULE:JOBS]", required=False)
+@click.option("--schema", metavar="NAME", help="Where the tables are. Default: the connection's own.")
+@click.option("--host", metavar="NAME", help="Whose workers. Default: those of this host.")
+@click.option("--any-host", is_flag=True, help="Workers of all hosts: one that lives is enough.")
+@url_option
+def health(
+    target: str | None, schema: str | None, host: str | None, any_host: bool, database_url: str | None
+) -> None:
+    """Say whether a worker lives here.
+
+    For liveness and readiness probes. Exit code 0: the database answers, its tables are right, and at
+    least one worker of this host has given a heartbeat within its own limit; 1: it is not so; 2 and 3
+    as for the other commands.
+
+    With MODULE:JOBS the schema, and the database if none is named, are those of the application, which
+    is imported for it.
+    """
+    if target is not None and schema is not None:
+        raise click.UsageError("MODULE:JOBS and --schema exclude each other: the job model has its schema.")
+    if any_host and host is not None:
+        raise click.UsageError("--host and --any-host exclude each other.")
+    host = None if any_host else host or socket.gethostname()
+    probe.run(target, database_url, schema=schema, host=host)
 
 
 @main.command()

@@ -106,19 +106,9 @@ def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Se
     """
     own = registry.sessionmaker
     if chosen is None:
-        if own is None:
-            raise ConfigurationError(
-                f"no database is named: give {OPTION}, or set {' or '.join(VARIABLES)}, or give the Jobs "
-                "a sessionmaker: Jobs(sessionmaker=…)"
-            )
-        bind = _bind(own, registry.model)
-        if bind is None:
-            raise ConfigurationError(
-                "the sessionmaker of the Jobs is bound to no engine: bind it, sessionmaker(engine), or give "
-                f"{OPTION}, or set {' or '.join(VARIABLES)}"
-            )
-        _log_database(bind.engine.url, "the Jobs' own sessionmaker")
-        _check_pool(bind.engine, threads)
+        own, engine = own_database(registry)
+        _log_database(engine.url, "the Jobs' own sessionmaker")
+        _check_pool(engine, threads)
         return own
     if own is None:
         _log_database(chosen.url, chosen.source)
@@ -131,6 +121,27 @@ def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Se
     _redirect(own, bind, chosen, threads)
     _log_database(chosen.url, f"{chosen.source}, in place of that of the Jobs' own sessionmaker")
     return own
+
+
+def own_database(registry: Registry[Any]) -> tuple[Sessions, Engine]:
+    """The application's own sessionmaker, and the engine of its job table.
+
+    Raises:
+        ConfigurationError: there is no sessionmaker, or it is bound to no engine.
+    """
+    own = registry.sessionmaker
+    if own is None:
+        raise ConfigurationError(
+            f"no database is named: give {OPTION}, or set {' or '.join(VARIABLES)}, or give the Jobs "
+            "a sessionmaker: Jobs(sessionmaker=…)"
+        )
+    bind = _bind(own, registry.model)
+    if bind is None:
+        raise ConfigurationError(
+            "the sessionmaker of the Jobs is bound to no engine: bind it, sessionmaker(engine), or give "
+            f"{OPTION}, or set {' or '.join(VARIABLES)}"
+        )
+    return own, bind.engine
 
 
 def _worker_engine(chosen: Chosen, threads: int) -> Engine:

@@ -45,7 +45,7 @@ class Display:
         logging.basicConfig(handlers=[handler], level=self._level)
         logging.captureWarnings(True)
 
-    def progress(self, remaining: Callable[[], int]) -> DrainProgress:
+    def progress(self, remaining: Callable[[], int] | None) -> DrainProgress:
         """The progress of a drain, to be entered while it runs."""
         return DrainProgress(remaining, self._bar)
 
@@ -91,9 +91,12 @@ class DrainProgress:
 
     The total is what this worker has finished plus what is queued, running or due; it grows with jobs
     that enqueue jobs.
+
+    Parameters:
+        remaining: counts what is left; None: that is shared with other processes, and only the end is told.
     """
 
-    def __init__(self, remaining: Callable[[], int], console: Console | None) -> None:
+    def __init__(self, remaining: Callable[[], int] | None, console: Console | None) -> None:
         self._remaining = remaining
         self._finished = self._failed = self._retried = 0
         self._left = 0
@@ -126,15 +129,16 @@ class DrainProgress:
 
     def __enter__(self) -> Self:
         self._bar.start()
-        self._bar.console.show_cursor(True)  # a second Ctrl-C ends the process before it could come back
-        self._thread.start()
+        self._bar.console.show_cursor(True)  # a third Ctrl-C ends the process before it could come back
+        if self._remaining is not None:
+            self._thread.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._over.set()
-        if kind is None:
+        if kind is None and self._thread.ident is not None:
             self._thread.join(LOOK_EVERY)
         self._show()
         self._bar.stop()
@@ -142,6 +146,7 @@ class DrainProgress:
             self._summarise()
 
     def _look(self) -> None:
+        assert self._remaining is not None
         looks = 0
         while True:
             try:

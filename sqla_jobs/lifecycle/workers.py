@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -65,23 +65,9 @@ def goodbye(session: Session, model: Model, worker_id: int) -> None:
         claimed(row)
         for row in execute(session, model, statements.running_under(model), p_worker_id=worker_id)
     ]
-    _give_back(session, model, jobs, "its worker stopped")
+    for job in jobs:
+        finish(session, model, job, given_back("its worker stopped"))
     execute(session, model, statements.goodbye(model), p_id=worker_id)
-
-
-def _give_back(session: Session, model: Model, jobs: Iterable[Claimed], why: str) -> None:
-    written = [(job, finish(session, model, job, given_back(why))) for job in jobs]
-    _tell(session, model, written)
-
-
-def _tell(session: Session, model: Model, jobs: Iterable[tuple[Claimed, Written | None]]) -> None:
-    """Let the workers that are left know, with the commit, what there is for them to do."""
-    news = {
-        wakeup.queued(job.queue) if written.state is JobState.QUEUED else wakeup.SCHEDULED
-        for job, written in jobs
-        if written is not None and not written.state.is_final
-    }
-    wakeup.announce(session, model, news)
 
 
 def deny_lock(session: Session, model: Model, worker_id: int) -> None:
@@ -148,7 +134,8 @@ def rescue(
             continue  # a table that refuses this one must not keep all the others
         if written is not None:
             rescued.append(Rescued(job, outcome, written))
-    _tell(session, model, ((each.job, each.written) for each in rescued))
+    if any(each.written.state is JobState.SCHEDULED for each in rescued):
+        wakeup.announce(session, model, [wakeup.SCHEDULED])
     return rescued
 
 
@@ -198,8 +185,9 @@ def give_back_strays(
         for row in execute(session, model, statements.running_under(model), p_worker_id=worker_id)
     ]
     strays = [row for row in rows if (row.id, row.claim) not in known]
-    lost = [job for job in strays if (job.id, job.claim) in suspects]
-    _give_back(session, model, lost, "its claim was committed, but its worker was not told")
+    for job in strays:
+        if (job.id, job.claim) in suspects:
+            finish(session, model, job, given_back("its claim was committed, but its worker was not told"))
     return {(job.id, job.claim) for job in strays if (job.id, job.claim) not in suspects}
 
 

@@ -102,13 +102,16 @@ class Runner:
         )
         return claimed[0] if claimed else None
 
-    def transact(self, verb: Callable[[Session], T]) -> T:
+    def transact(self, verb: Callable[[Session], T], engine: Engine | None = None) -> T:
         """One short transaction of the queue's own: a plain Session, READ COMMITTED, committed.
 
         At a higher level a claim would meet a changed row with an error instead of passing it over. It is
         said on each connection: on an engine that has the option already, another would be ignored.
+
+        Parameters:
+            engine: None: the one that has the job table.
         """
-        with Session(self.engine) as session, session.begin():
+        with Session(engine or self.engine) as session, session.begin():
             session.connection(execution_options={"isolation_level": "READ COMMITTED"})
             return verb(session)
 

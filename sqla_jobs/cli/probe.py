@@ -1,0 +1,66 @@
+"""``sqla-jobs health``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import click
+from sqlalchemy import Engine
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.orm import Session
+from sqlalchemy.pool import NullPool
+
+from sqla_jobs import lifecycle, migrations
+from sqla_jobs.cli import database, target
+from sqla_jobs.statements import job_table
+
+CONNECT_TIMEOUT: Final = 5
+"""Seconds; a probe that waits for minutes says nothing."""
+
+
+def run(name: str | None, option: str | None, *, schema: str | None, host: str | None) -> None:
+    """Say how the workers of a host are, or of any; an exception if none of them lives.
+
+    Parameters:
+        name: MODULE:JOBS, whose job table is in the schema to look into.
+        host: None: any.
+    """
+    if name is None:
+        engine = _engine(database.require(option))
+    else:
+        jobs = target.load(name)
+        schema = job_table(jobs.model).schema
+        chosen = database.choose(option)
+        engine = database.own_database(jobs)[1] if chosen is None else _engine(chosen)
+    try:
+        with engine.connect() as connection:
+            migrations.check(connection, schema)
+            found = lifecycle.health(Session(connection), schema, host)
+    except DBAPIError as error:
+        # On one line, whatever the driver makes of it.
+        raise click.ClickException(f"the database says: {' '.join(str(error.orig).split())}") from error
+    click.echo(_judged(found, "any host" if host is None else host))
+
+
+def _engine(chosen: database.Chosen) -> Engine:
+    if "connect_timeout" in chosen.url.query:
+        return database.engine(chosen, poolclass=NullPool)
+    url = chosen.url.update_query_dict({"connect_timeout": str(CONNECT_TIMEOUT)})
+    return database.engine(database.Chosen(url, chosen.source), poolclass=NullPool)
+
+
+def _judged(found: lifecycle.Health, host: str) -> str:
+    if found.last is None:
+        raise click.ClickException(f"no worker on {host}")
+    if found.last_living is None:
+        raise click.ClickException(
+            f"{_workers(found.known)} on {host}, but the last heartbeat was "
+            f"{found.last.total_seconds():.1f} s ago, which is beyond the heartbeat limit"
+        )
+    late = f" ({found.known - found.living} more without)" if found.known > found.living else ""
+    seconds = found.last_living.total_seconds()
+    return f"{_workers(found.living)} on {host}{late}, last heartbeat {seconds:.1f} s ago"
+
+
+def _workers(number: int) -> str:
+    return f"{number} worker" if number == 1 else f"{number} workers"
