@@ -18,8 +18,8 @@ from sqla_jobs.models import JobMixin
 
 _Told = dict[tuple[Connection, str, str], NestedTransaction | None]
 
-# What was told in each transaction or savepoint of a Session, and in which savepoint of the connection: a
-# notification goes when its savepoint is rolled back, and with these objects goes our memory of it.
+# What was told in each transaction of a Session, and in which savepoint of the connection: when that is
+# not active any more it may have been rolled back, and with it the notification.
 _told: WeakKeyDictionary[SessionTransaction, _Told] = WeakKeyDictionary()
 
 # What is to be told when the root transaction is committed. What a savepoint of it takes back is told
@@ -49,19 +49,15 @@ def _commits_itself(session: Session, mapper: Mapper[Any], connection: Connectio
 
 
 def _tell_once(session: Session, connection: Connection, notice: wakeup.Notice) -> None:
-    key = (connection, *notice)
-    within = session.get_nested_transaction() or session.get_transaction()
-    transaction: SessionTransaction | None = within
-    while transaction is not None:
-        told = _told.get(transaction)
-        if told is not None and key in told:
-            savepoint = told[key]
-            if savepoint is None or savepoint.is_active:
-                return
-        transaction = transaction.parent
+    root = session.get_transaction()
+    assert root is not None  # a flush is within one
+    told, key = _told.setdefault(root, {}), (connection, *notice)
+    if key in told:
+        savepoint = told[key]
+        if savepoint is None or savepoint.is_active:
+            return
     wakeup.tell(connection, notice[0], [notice[1]])
-    if within is not None:
-        _told.setdefault(within, {})[key] = connection.get_nested_transaction()
+    told[key] = connection.get_nested_transaction()
 
 
 def _tell_later(session: Session, engine: Engine, notice: wakeup.Notice) -> None:
@@ -86,11 +82,3 @@ def _after_commit(session: Session) -> None:
         by_engine.setdefault(engine, []).append(notice)
     for engine, notices in by_engine.items():
         wakeup.outbox(engine).put(notices)
-
-
-def forget(session: Session) -> None:
-    """What was told may have been rolled back by other means than the Session's: tell it again."""
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    while transaction is not None:
-        _told.pop(transaction, None)
-        transaction = transaction.parent

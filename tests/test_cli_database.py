@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -99,7 +98,7 @@ def test_without_a_sessionmaker_the_url_gets_a_pool_for_its_threads(database: Da
         with made() as session:
             pool = session.get_bind().pool
             assert url_of(made) == database.url
-    assert pool.size() == 9
+    assert pool.size() == 8
 
 
 def test_without_a_url_the_own_sessionmaker_is_taken_as_it_is(database: Database) -> None:
@@ -179,17 +178,20 @@ def test_nothing_names_a_database() -> None:
         sessions(Jobs(), None, 1)
 
 
-def test_a_pool_too_small_for_the_threads_is_told_of(
-    database: Database, caplog: pytest.LogCaptureFixture
-) -> None:
-    small = create_engine(database.url, pool_size=2, max_overflow=1)
-    with caplog.at_level(logging.WARNING, "sqla_jobs"):
-        sessions(Jobs(sessionmaker=sessionmaker(small)), None, 1)
-        assert caplog.messages == []
-        sessions(Jobs(sessionmaker=sessionmaker(small)), None, 4)
-    [told] = caplog.messages
-    assert "at most 3 connections, and 4 thread(s) and the worker need 6" in told
-    small.dispose()
+def test_a_pool_too_small_for_the_threads_is_exit_code_2(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "small.py").write_text(
+        "import os\n"
+        "from sqlalchemy import create_engine\n"
+        "from sqlalchemy.orm import sessionmaker\n"
+        "from sqla_jobs import Jobs\n"
+        "engine = create_engine(os.environ['SHOP'], pool_size=2, max_overflow=1)\n"
+        "jobs = Jobs(sessionmaker=sessionmaker(engine))\n"
+    )
+    arguments = ("worker", "small:jobs", "--drain", "--threads")
+    assert run(*arguments, "2", folder=tmp_path, SHOP=database.url_string).code == 0
+    refused = run(*arguments, "4", folder=tmp_path, SHOP=database.url_string)
+    assert refused.code == 2
+    assert "Error: the engine's pool gives 3 connection(s) at most" in refused.errors
 
 
 APP = """

@@ -232,18 +232,21 @@ def test_after_a_loss_it_says_so_and_comes_back(
     assert len(logged(caplog)) == 1, "a series of losses is told once"
 
 
-def test_the_row_is_denied_until_that_has_come_through(database: Database, number: int) -> None:
-    with hearing(database, number) as heard:
-        heard.begun()
-        heard.until_locked(number)
-        until_holds(heard)
-        heard.failures = 1
-        heard.kill()
-        assert heard.next() == "lost"
-        heard.begun()
-        until_holds(heard)
-        heard.kill()
-        assert heard.next() == "lost"
+def test_the_row_is_denied_until_that_has_come_through_even_if_it_does_not_come_back(
+    database: Database, number: int
+) -> None:
+    with proxy(database) as between:
+        with hearing(database, number, engine=between.engine()) as heard:
+            heard.begun()
+            heard.until_locked(number)
+            until_holds(heard)
+            heard.failures = 2
+            between.refuse()
+            assert [heard.next() for _ in range(3)] == ["lost"] * 3
+            between.lose("LISTEN", times=2)
+            between.admit()
+            heard.begun()
+            assert heard.calls.empty(), "once it has come through"
 
 
 def test_an_outage(database: Database, number: int, caplog: pytest.LogCaptureFixture) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import signal
+import threading
 from collections import Counter
 from collections.abc import Iterator
 from datetime import timedelta
@@ -15,7 +17,7 @@ from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_jobs import Job, Jobs, JobState, Worker
+from sqla_jobs import Job, Jobs, JobState, Worker, current_job
 from sqla_jobs.errors import WorkerDied
 from tests.support.lane import AT_ONCE, NEVER, leave_effect
 from tests.support.models import Item
@@ -24,7 +26,7 @@ from tests.support.program import Program
 from tests.support.server import Database, Server
 from tests.support.told import Told
 from tests.support.waiting import until
-from tests.support.work import SOON, drain
+from tests.support.work import PATIENCE, SOON, drain
 
 pytestmark = pytest.mark.skipif(installed() is None, reason="pgbouncer is not installed")
 
@@ -49,13 +51,14 @@ PROGRAM = dedent("""
 GATE = 4712
 """An advisory lock that the job `hold` waits for."""
 
+ADVISORY_LOCKS = """
+    SELECT count(*) FROM pg_locks JOIN pg_database ON pg_database.oid = database
+    WHERE locktype = 'advisory' AND datname = current_database()
+"""
+
 
 def application(**options: Any) -> Jobs[Job]:
     """The tasks of both sides, the process that is killed and the workers in the test."""
-    import logging
-
-    from sqla_jobs import current_job
-
     jobs: Jobs[Job] = Jobs(**{"notify": False, **options})
 
     @jobs.task(name="quick", retry=AT_ONCE)
@@ -179,6 +182,27 @@ def test_work_once_belongs_to_the_callers_transaction(
         session.commit()
     assert effects(database) == Counter(jobs[:1])
     assert states(database) == {"succeeded": 1, "queued": 1}
+
+
+def test_a_worker_that_would_listen_notices_it_and_polls(
+    engine: Engine, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its lock would be that of a connection to the server that is anybody's in the next moment."""
+    jobs, told, said = application(notify="transaction"), Told(), threading.Event()
+    listening = logging.Handler()
+    listening.emit = lambda record: said.set() if "pooler" in record.msg else None  # type: ignore[method-assign]
+    logging.getLogger("sqla_jobs").addHandler(listening)
+    try:
+        with Worker(jobs, engine, poll_interval=SOON, **told.hooks):
+            assert said.wait(PATIENCE)
+            (job,) = enqueue(engine, jobs, "quick")
+            assert told.next().state is JobState.SUCCEEDED
+            assert database.rows("SELECT locked FROM sqla_jobs_workers") == [(False,)]
+            assert database.scalar(ADVISORY_LOCKS) == 0
+    finally:
+        logging.getLogger("sqla_jobs").removeHandler(listening)
+    assert effects(database) == Counter([job])
+    assert sum("connection pooler" in each.getMessage() for each in caplog.records) == 1
 
 
 @pytest.mark.parametrize("rescuer", ["behind it", "direct"])

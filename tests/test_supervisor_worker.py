@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
 
-from tests.support.program import command
+from tests.support.program import PATIENCE, command
 from tests.support.server import Database
 from tests.support.supervised import APP, enqueue, held_lock, pids, states, until, workers
 
@@ -57,15 +60,18 @@ def test_a_process_that_still_imports_ends_with_its_supervisor(folder: Path) -> 
         until(program, "importing")
         program.send(signal.SIGKILL)
         assert program.wait() == -signal.SIGKILL
-        assert is_gone(pids(program)[0])
+        wait_until_gone(pids(program)[0])
 
 
-def is_gone(pid: int) -> bool:
-    """Whether a process has ended, buried or not."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
-        return True
+def wait_until_gone(pid: int) -> None:
+    """Return when a process has ended, buried or not; its output ends an instant before it."""
+    deadline = time.monotonic() + PATIENCE
+    while (stat := Path(f"/proc/{pid}/stat")).exists():
+        with suppress(OSError):
+            if stat.read_text().rpartition(")")[2].split()[0] == "Z":
+                return
+        assert time.monotonic() < deadline, f"process {pid} is still there"
+        threading.Event().wait(0.01)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)

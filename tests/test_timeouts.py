@@ -278,3 +278,33 @@ def test_a_statement_error_of_its_own_is_not_taken_for_an_interruption(
     (finished,) = drain(jobs, database)
     assert isinstance(finished.error, DBAPIError)
     assert "statement timeout" in str(finished.error)
+
+
+def test_a_transaction_that_is_open_for_long_is_hinted_at_once(
+    jobs: Jobs[Job], database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sqla_jobs.worker.timer.LONG_TRANSACTION", 0.05)
+    hinted = "has had its transaction open for"
+
+    def hints() -> list[str]:
+        return [record.getMessage() for record in caplog.records if hinted in record.getMessage()]
+
+    @jobs.task(name="long", retry=NEVER)
+    def long(session: Session) -> None:
+        leave_effect(session)
+        session.flush()
+        while not hints():
+            sum(range(100))
+        threading.Event().wait(10 * SOON.total_seconds())  # some polls more, and no further hint
+
+    @jobs.task(name="idle", retry=NEVER)
+    def idle(_: Session) -> None:
+        threading.Event().wait(10 * SOON.total_seconds())
+
+    with database.sessionmaker.begin() as session:
+        idle.enqueue(session)
+        long.enqueue(session)
+    drain(jobs, database)
+    (hint,) = hints()
+    assert hint.startswith("job 2 (long)")
+    assert "current_job().checkpoint(session)" in hint

@@ -366,6 +366,17 @@ def test_workers_are_told_of_what_is_taken_from_a_dead_one(session: Session, tol
     assert (rescued.written.state, told.heard()) == ("scheduled", ["scheduled"])
 
 
+def test_workers_are_told_of_what_is_promoted(session: Session, told: Ear) -> None:
+    for queue in ("mail", "mail", "slow"):
+        work.using(queue=queue, delay=timedelta(hours=1)).enqueue(session)
+    session.commit()
+    assert told.heard() == ["scheduled"]
+    assert lifecycle.promote(session, Job, now=datetime.now(timezone.utc) + timedelta(hours=2)) == 3
+    session.commit()
+    assert sorted(told.heard()) == ["queued:mail", "queued:slow"]
+    assert lifecycle.promote(session, Job) == 0
+
+
 def test_a_worker_is_asked_to_look_for_a_cancel(session: Session, told: Ear) -> None:
     wakeup.ask_to_cancel(session, Job, worker_id=7, job_id=8, claim=9)
     assert told.heard() == []

@@ -8,9 +8,14 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from sqlalchemy import event
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Jobs, Worker
+from sqla_jobs.runner import Runner
+from sqla_jobs.worker.crew import Crew
+from sqla_jobs.worker.upkeep import Upkeep
+from tests.support.lane import persist
 from tests.support.server import Database
 from tests.support.told import Told
 from tests.support.waiting import until
@@ -84,6 +89,28 @@ def test_a_job_whose_time_comes_while_all_sleep(database: Database) -> None:
             task.using(delay=delay).enqueue(session)
             session.commit()
             assert told.next().state == "succeeded"
+
+
+def test_a_job_that_becomes_due_between_promoting_and_asking_for_the_next(database: Database) -> None:
+    """It is due, and was not promoted: as if somebody held its row."""
+    upkeep = Upkeep(
+        Crew(), None, Runner(Jobs(), database.sessionmaker, persist), Jobs(),  # type: ignore[arg-type]
+        poll=86400.0, beat=86400.0, announce=print,
+    )  # fmt: skip
+    database.execute(
+        "INSERT INTO sqla_jobs (task, run_at) VALUES ('t', statement_timestamp() + interval '1 hour')"
+    )
+    asked: list[str] = []
+
+    @event.listens_for(database.engine, "before_cursor_execute")
+    def make_due(_: Any, __: Any, sql: str, *___: Any) -> None:
+        if "EXTRACT(epoch" in sql and not asked:
+            asked.append(sql)
+            database.execute("UPDATE sqla_jobs SET run_at = statement_timestamp()")
+
+    upkeep._look()
+    assert asked
+    assert database.scalar("SELECT state FROM sqla_jobs") == "queued"
 
 
 @pytest.mark.parametrize("write", ["NOTIFY sqla_jobs, 'queued:mail'", "NOTIFY sqla_jobs, 'queued'"])

@@ -11,18 +11,16 @@ from typing import Any, Final
 from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
-from sqlalchemy.pool import QueuePool
 
 from sqla_jobs.errors import ConfigurationError
 from sqla_jobs.models import JobMixin
 from sqla_jobs.tasks import Registry, Sessions
+from sqla_jobs.worker.pool import WORKERS_OWN
 
 log = logging.getLogger("sqla_jobs")
 
 OPTION: Final = "--database-url"
 VARIABLES: Final = ("SQLA_JOBS_DATABASE_URL", "DATABASE_URL")
-WORKERS_OWN: Final = 2
-"""Connections of a worker beyond one for each thread: heartbeats and ticks."""
 _EXPECTED: Final = "expected postgresql://user:password@host:port/database"
 
 
@@ -106,9 +104,8 @@ def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Se
     """
     own = registry.sessionmaker
     if chosen is None:
-        own, engine = own_database(registry)
-        _log_database(engine.url, "the Jobs' own sessionmaker")
-        _check_pool(engine, threads)
+        own, bound = own_database(registry)
+        _log_database(bound.url, "the Jobs' own sessionmaker")
         return own
     if own is None:
         _log_database(chosen.url, chosen.source)
@@ -116,7 +113,6 @@ def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Se
     bind = _bind(own, registry.model)
     if bind is not None and _same(bind.engine.url, chosen.url):
         _log_database(bind.engine.url, f"{chosen.source} and the Jobs' own sessionmaker")
-        _check_pool(bind.engine, threads)
         return own
     _redirect(own, bind, chosen, threads)
     _log_database(chosen.url, f"{chosen.source}, in place of that of the Jobs' own sessionmaker")
@@ -180,19 +176,6 @@ def _redirect(own: Sessions, bind: Engine | Connection | None, chosen: Chosen, t
         factory.configure(
             binds={key: replacement if value is bind else value for key, value in binds.items()}
         )
-
-
-def _check_pool(engine: Engine, threads: int) -> None:
-    if not isinstance(engine.pool, QueuePool):
-        return
-    most = engine.pool.size() + engine.pool._max_overflow
-    need = threads + WORKERS_OWN
-    if engine.pool._max_overflow >= 0 and most < need:
-        log.warning(
-            "the application's engine has at most %s connections, and %s thread(s) and the worker need %s: "
-            "create_engine(…, pool_size=%s)", most, threads, need, need,
-            extra={"connections": most, "threads": threads},
-        )  # fmt: skip
 
 
 def _log_database(url: URL, source: str) -> None:

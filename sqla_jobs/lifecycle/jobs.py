@@ -240,8 +240,13 @@ def standing(session: Session, model: Model, job_id: int) -> Standing | None:
 
 
 def promote(session: Session, model: Model, *, now: dt.datetime | None = None) -> int:
-    """Make up to 1,000 due jobs ``queued``; returns how many."""
-    return len(execute(session, model, statements.promote(model), now=now).all())
+    """Make up to 1,000 due jobs ``queued``; returns how many.
+
+    All workers are told: the one that has promoted them may be busy.
+    """
+    promoted = execute(session, model, statements.promote(model), now=now).all()
+    wakeup.announce(session, model, {wakeup.queued(row.queue) for row in promoted})
+    return len(promoted)
 
 
 def next_due(session: Session, model: Model, *, now: dt.datetime | None = None) -> dt.timedelta | None:

@@ -9,7 +9,7 @@ from sqla_jobs.statements.terms import PROMOTE_BATCH, Model, is_, job_table, now
 
 @once
 def promote(model: Model) -> Executable:
-    """``scheduled`` -> ``queued`` for up to 1,000 jobs that are due; returns their ids.
+    """``scheduled`` -> ``queued`` for up to 1,000 jobs that are due; returns their ids and queues.
 
     Parameter: ``now``. Locks the rows it takes, passing over locked ones, so that any number of
     workers may promote at once. Index: ``ix_sqla_jobs_promote``.
@@ -23,7 +23,12 @@ def promote(model: Model) -> Executable:
         .with_for_update(skip_locked=True, key_share=True)
         .cte("due")
     )
-    return update(job).where(is_(job.c.id, due.c.id)).values(state=state("queued")).returning(job.c.id)
+    return (
+        update(job)
+        .where(is_(job.c.id, due.c.id))
+        .values(state=state("queued"))
+        .returning(job.c.id, job.c.queue)
+    )
 
 
 @once

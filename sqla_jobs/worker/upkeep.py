@@ -21,9 +21,6 @@ from sqla_jobs.worker.registration import Registration
 
 log = logging.getLogger("sqla_jobs")
 
-_BY_A_HAIR: Final = dt.timedelta(milliseconds=100)
-"""A job that has been due for no longer may have been so only after the statement that promotes."""
-_HELD: Final = 1.0
 _DYING: Final = 10.0
 """Seconds in which the server may still be at a statement of a process that is gone, with a row locked."""
 
@@ -119,14 +116,17 @@ class Upkeep:
     def _look(self) -> float:
         """Promote what is due; returns the seconds until the next look."""
         self._heed_cancels()
-        promoted, due = self._runner.transact(lambda s: scheduler.tick(s, self._registry.model))
+        promoted, due = self._tick()
+        if due is not None and due <= dt.timedelta(0) and not promoted:
+            promoted, due = self._tick()  # it may have become due between promoting and asking
         if promoted:
             self._crew.tell()
-        if due is None:
-            return self._poll
-        if due <= -_BY_A_HAIR and not promoted:
-            return min(self._poll, _HELD)  # due, yet not promoted: somebody holds the row
+        if due is None or (due <= dt.timedelta(0) and not promoted):
+            return self._poll  # due, yet not promoted: somebody holds the row
         return min(self._poll, max(0.0, due.total_seconds()))
+
+    def _tick(self) -> tuple[int, dt.timedelta | None]:
+        return self._runner.transact(lambda s: scheduler.tick(s, self._registry.model))
 
     def _heed_cancels(self) -> None:
         """Interrupt the jobs that run here and are to be cancelled."""
