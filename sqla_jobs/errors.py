@@ -14,7 +14,7 @@ JobsError
     - ArgumentsNotLoadable             the row does not fit the signature of the code that runs it
     - JobEscaped                       the job ended the transaction that its worker owns
     - WorkerDied                       the process that ran the job is gone
-    - JobTimeout       (TimeoutError)  it ran longer than its timeout, and was interrupted
+    - JobTimeout                       it ran longer than its timeout, and was interrupted
   x ClaimLost                        somebody else has taken over the job
   x JobNotFound           (LookupError)  no job has this id
   x SchemaError                      the tables are missing, or of another revision
@@ -225,7 +225,7 @@ class WorkerDied(JobError):
         super().__init__(detail)
 
 
-class JobTimeout(JobError, TimeoutError):
+class JobTimeout(JobError):
     """The job ran longer than its timeout, and was interrupted; its writes are rolled back.
 
     Attributes:

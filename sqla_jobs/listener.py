@@ -123,8 +123,8 @@ class Listener:
 
     @contextmanager
     def _connected(self) -> Iterator[tuple[Connection, Any]]:
-        engine = self._engine.execution_options(isolation_level="AUTOCOMMIT")
-        with engine.connect() as connection:
+        with self._engine.connect() as connection:
+            connection.execution_options(isolation_level="AUTOCOMMIT")
             driver = connection.connection.driver_connection
             assert driver is not None
             try:

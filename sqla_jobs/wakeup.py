@@ -36,6 +36,7 @@ log = logging.getLogger("sqla_jobs")
 Mode = Literal["transaction", "after_commit", False]
 """How workers are told of a new job: with its commit, right after it, or not at all."""
 
+_TOLD: Final[tuple[Literal["transaction"], Literal["after_commit"]]] = ("transaction", "after_commit")
 DEFAULT_MODE: Final[Mode] = "transaction"
 SCHEDULED: Final = "scheduled"
 EVERY: Final = 0.010
@@ -51,8 +52,11 @@ def check_mode(given: object) -> Mode:
     Raises:
         InvalidOption: it is none of the three.
     """
-    if given is False or given == "transaction" or given == "after_commit":
-        return given
+    if given is False:
+        return False
+    for mode in _TOLD:
+        if given == mode:
+            return mode
     raise InvalidOption(
         f"notify {shown(given)}; expected 'transaction' (workers are told with the commit), 'after_commit' "
         "(right after it, where many commit at once) or False (they only poll, as behind PgBouncer)"
@@ -138,7 +142,9 @@ def apart(engine: Engine) -> Engine:
         hide_parameters=engine.hide_parameters,
     )
     # As the pool does it for its own events: an application may set a role or a search_path in one.
-    own.dispatch._update(engine.dispatch, only_propagate=False)
+    # Joined as `Engine.execution_options` does it: what is listened to later is heard, too.
+    own.dispatch = own.dispatch._join(engine.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
+    own._has_events = engine._has_events
     event.listen(pool, "connect", _notice_a_dead_network)
     return own
 
@@ -171,7 +177,7 @@ class Outbox:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._engine = apart(engine).execution_options(isolation_level="AUTOCOMMIT")
+        self._engine = apart(engine)
         self._changed = threading.Condition()
         self._waiting: set[Notice] = set()
         self._told: dict[Notice, float] = {}
@@ -231,6 +237,7 @@ class Outbox:
         for again in (True, False):
             try:
                 with self._engine.connect() as connection:
+                    connection.execution_options(isolation_level="AUTOCOMMIT")
                     told = {"channels": list(channels), "payloads": list(payloads)}
                     connection.execute(statements.notify(), told)
             except Exception as error:

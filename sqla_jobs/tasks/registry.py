@@ -59,7 +59,7 @@ class Registry(Generic[JobT]):
             )
         self.model = model
         self.sessionmaker = _maker(sessionmaker)
-        self.notify = wakeup.check_mode(notify)
+        self.notify: wakeup.Mode = wakeup.check_mode(notify)
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
 
     @property

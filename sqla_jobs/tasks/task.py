@@ -54,7 +54,7 @@ class Task(Generic[P, R, JobT]):
         self.options = options
         self.retry = retry
         self.timeout = timeout
-        self.notify = notify
+        self.notify: Mode = notify
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
