@@ -6,7 +6,7 @@ import datetime as dt
 import os
 import traceback
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from pathlib import Path
 from types import TracebackType
@@ -73,7 +73,7 @@ def decide(
     if isinstance(signal, Snooze):
         return Outcome(JobState.SCHEDULED, error=signal, delay=signal.delay, spent=False)
     if isinstance(signal, GiveBack):
-        return given_back(signal.reason)
+        return replace(given_back(signal.reason), error=signal)
     if isinstance(signal, Cancel):
         return Outcome(JobState.CANCELLED, error=signal, record=describe(signal))
     if error is None:

@@ -30,7 +30,7 @@ from sqlalchemy import Engine
 from typing_extensions import Self
 
 from sqla_jobs import migrations
-from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError
+from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.listener import Listener
 from sqla_jobs.runner import Finished, Runner
 from sqla_jobs.statements import job_table
@@ -38,6 +38,7 @@ from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
 from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.hands import Hands, Limits
 from sqla_jobs.worker.news import Announcer
+from sqla_jobs.worker.options import check_limit, check_number, grace_period, interval
 from sqla_jobs.worker.outages import persist, report
 from sqla_jobs.worker.pool import check_pool
 from sqla_jobs.worker.registration import Registration
@@ -51,7 +52,6 @@ log = logging.getLogger("sqla_jobs")
 
 Hook = Callable[["Worker", Finished], object]
 
-_LONGEST: Final = dt.timedelta(days=1)
 _END_OF_LISTENING: Final = 5.0
 """Seconds to wait for a thread that may be in the middle of connecting."""
 
@@ -110,15 +110,15 @@ class Worker:
                 "the worker has nothing to make Sessions with; give it an Engine or a sessionmaker: "
                 "Worker(jobs, engine), or Jobs(sessionmaker=…)"
             )
-        _check_number("threads", threads)
+        check_number("threads", threads)
         for name, number in (("max_jobs", max_jobs), ("max_memory", max_memory)):
             if number is not None:
-                _check_number(name, number)
-        self._grace = _grace(grace)
+                check_number(name, number)
+        self._grace = grace_period(grace)
         self._limits = Limits(max_jobs, max_memory, replaceable, drain)
-        self._poll = _interval("poll_interval", poll_interval)
-        self._beat = _interval("heartbeat_interval", heartbeat_interval)
-        _check_limit(heartbeat_limit, heartbeat_interval)
+        self._poll = interval("poll_interval", poll_interval)
+        self._beat = interval("heartbeat_interval", heartbeat_interval)
+        check_limit(heartbeat_limit, heartbeat_interval)
         self.registry = registry
         self.queues = check_queues(queues)
         self.threads = threads
@@ -348,28 +348,3 @@ class Worker:
         if os.getpid() == self._pid:  # a child that was forked has none of the threads
             self.stop(0)
             self.join(PATIENCE + _END_OF_LISTENING)
-
-
-def _interval(name: str, value: object) -> float:
-    if not isinstance(value, dt.timedelta) or not dt.timedelta(0) < value <= _LONGEST:
-        raise InvalidOption(f"{name} is {value!r}; expected a timedelta above zero and of at most a day")
-    return value.total_seconds()
-
-
-def _grace(value: object) -> float:
-    if not isinstance(value, dt.timedelta) or not dt.timedelta(0) <= value <= _LONGEST:
-        raise InvalidOption(f"grace is {value!r}; expected a timedelta of zero to a day")
-    return value.total_seconds()
-
-
-def _check_number(name: str, value: object) -> None:
-    if type(value) is not int or value < 1:
-        raise InvalidOption(f"{name} is {value!r}; expected a whole number from 1 up")
-
-
-def _check_limit(limit: object, interval: dt.timedelta) -> None:
-    if not isinstance(limit, dt.timedelta) or limit < 2 * interval:
-        raise InvalidOption(
-            f"heartbeat_limit is {limit!r}; expected at least twice the heartbeat_interval ({interval}), "
-            "or one late heartbeat costs a living worker its jobs"
-        )
