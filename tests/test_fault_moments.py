@@ -82,7 +82,7 @@ class Killer:
         self._database.scalar("SELECT pg_terminate_backend(:pid, 10000)", pid=pid)
 
 
-@pytest.mark.parametrize("moment", ["claim", "commit of the claim", "finish", "commit of the finish"])
+@pytest.mark.parametrize("moment", ["claim", "finish", "commit of the finish"])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_a_connection_that_is_killed(
     moment: str, threads: int, jobs: Jobs[Job], database: Database, engine: Engine

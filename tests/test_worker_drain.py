@@ -142,7 +142,7 @@ def test_a_claim_whose_answer_was_lost_is_waited_for(jobs: Jobs[Job], database: 
     with proxy(database) as between:
         engine = between.engine()
         (job,) = enqueue(database, task.job())
-        loss = between.lose("COMMIT", within="WITH picked", carried_out=True)
+        loss = between.lose("WITH picked", carried_out=True)
         worker = Worker(
             jobs,
             engine,

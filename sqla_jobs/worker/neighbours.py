@@ -61,7 +61,7 @@ class Neighbours:
             return []
         began = self._clock()
         worker_id = self._registration.worker_id
-        unheld = self._runner.transact(lambda s: lifecycle.unheld(s, self._model, worker_id))
+        unheld = self._runner.at_once(lambda s: lifecycle.unheld(s, self._model, worker_id))
         return self._sights.note(unheld, began=began, ended=self._clock())
 
     @property

@@ -116,6 +116,10 @@ class Upkeep:
     def _look(self) -> float:
         """Promote what is due; returns the seconds until the next look."""
         self._heed_cancels()
+        # An idle worker does this once a poll: it is one statement, unless something is due.
+        due = self._runner.at_once(lambda s: lifecycle.next_due(s, self._registry.model))
+        if due is None or due > dt.timedelta(0):
+            return self._poll if due is None else min(self._poll, due.total_seconds())
         promoted, due = self._tick()
         if due is not None and due <= dt.timedelta(0) and not promoted:
             promoted, due = self._tick()  # it may have become due between promoting and asking
@@ -134,7 +138,7 @@ class Upkeep:
         if not here:
             return
         model, worker_id = self._registry.model, self._registration.worker_id
-        for key in self._runner.transact(lambda s: lifecycle.cancel_requests(s, model, worker_id)):
+        for key in self._runner.at_once(lambda s: lifecycle.cancel_requests(s, model, worker_id)):
             if key in here:
                 here[key].interrupter.interrupt(Cancel(CANCELLED))
 

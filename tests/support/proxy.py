@@ -144,7 +144,8 @@ class Proxy:
         try:
             server.sendall(read_startup(client))
             transaction: list[str] = []
-            for kind, message in messages(client):
+            sent = messages(client)
+            for kind, message in sent:
                 sql = text_of(kind, message)
                 if sql.startswith("BEGIN"):
                     transaction = []
@@ -157,6 +158,9 @@ class Proxy:
                     idle.clear()
                     muted.set()
                     server.sendall(message)
+                    while kind not in b"QS":  # a Parse: what belongs to it comes to the server with a Sync
+                        kind, message = next(sent)
+                        server.sendall(message)
                     loss.sent.set()
                     hang_up(client)
                     idle.wait(60)
