@@ -43,7 +43,7 @@ def claim(limit: int, queues: list[str] | None = None) -> Verb:
 def take(queues: list[str] | None = None) -> Verb:
     given: dict[str, Any] = {"queues": queues} if queues else {}
     statement = statements.take(Job, any_queue=not queues)
-    return lambda session: session.execute(statement, {"limit": 1, "now": None, **given}).all()
+    return lambda session: session.execute(statement, {"now": None, **given}).all()
 
 
 def take_due(queues: list[str] | None = None) -> Verb:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, TypeVar
 
+from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import statements, wakeup
@@ -95,9 +97,25 @@ def target(model: Model) -> dict[str, Any]:
     return {"mapper": model, "clause": statements.finish(model, "running")}
 
 
-def execute(session: Session, model: Model, statement: Any, /, **parameters: Any) -> Any:
-    """Execute a statement where the job table is."""
+def execute(session: Session | Connection, model: Model, statement: Any, /, **parameters: Any) -> Any:
+    """Execute a statement where the job table is.
+
+    Parameters:
+        session: or a Connection to where it is, which does it in half the time.
+    """
+    if isinstance(session, Connection):
+        if session.get_execution_options().get("schema_translate_map"):
+            return session.execute(statement, parameters)
+        sql, given = _rendered(statement, session.dialect)
+        return session.exec_driver_sql(sql, {**given, **parameters})
     return session.execute(statement, parameters, bind_arguments=target(model))
+
+
+@cache
+def _rendered(statement: Any, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
+    """A statement as the driver takes it: to find it in SQLAlchemy's cache costs as much as to send it."""
+    compiled = statement.compile(dialect=dialect)
+    return str(compiled), compiled.params
 
 
 def _selection(queues: Sequence[str] | None) -> dict[str, Any]:
@@ -118,7 +136,7 @@ def enqueue(session: Session | scoped_session[Any], job: JobT) -> JobT:
 
 
 def claim(
-    session: Session,
+    session: Session | Connection,
     model: Model,
     worker_id: int,
     queues: Sequence[str] | None = None,
@@ -138,8 +156,7 @@ def claim(
     rows = execute(
         session,
         model,
-        statements.claim(model, any_queue=not chosen, innocent=innocent),
-        limit=limit,
+        statements.claim(model, not chosen, innocent, limit),
         p_worker_id=worker_id,
         now=now,
         **chosen,
@@ -166,7 +183,7 @@ def take(
     any_queue = not chosen
     ready = statements.take(model, any_queue)
     row = (
-        execute(session, model, ready, limit=1, held=list(held), now=now, **chosen).first()
+        execute(session, model, ready, held=list(held), now=now, **chosen).first()
         or execute(session, model, statements.take_due(model, any_queue), now=now, **chosen).first()
     )
     return None if row is None else claimed(row)
@@ -211,7 +228,7 @@ def finish(
     return Written(JobState(row.state), row.run_at)
 
 
-def cancel_requests(session: Session, model: Model, worker_id: int) -> list[tuple[int, int]]:
+def cancel_requests(session: Session | Connection, model: Model, worker_id: int) -> list[tuple[int, int]]:
     """Which jobs of this worker are to be cancelled while they run: (id, claim)."""
     found = execute(session, model, statements.cancel_requests(model), p_worker_id=worker_id)
     return [(row.id, row.claim) for row in found]
@@ -249,7 +266,9 @@ def promote(session: Session, model: Model, *, now: dt.datetime | None = None) -
     return len(promoted)
 
 
-def next_due(session: Session, model: Model, *, now: dt.datetime | None = None) -> dt.timedelta | None:
+def next_due(
+    session: Session | Connection, model: Model, *, now: dt.datetime | None = None
+) -> dt.timedelta | None:
     """The time until the next scheduled job is due (negative: it is due); None: none waits."""
     seconds = execute(session, model, statements.next_due(model), now=now).scalar()
     return None if seconds is None else dt.timedelta(seconds=float(seconds))

@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -75,7 +76,7 @@ def deny_lock(session: Session, model: Model, worker_id: int) -> None:
     execute(session, model, statements.say_unlocked(model), p_id=worker_id)
 
 
-def unheld(session: Session, model: Model, worker_id: int) -> list[str]:
+def unheld(session: Session | Connection, model: Model, worker_id: int) -> list[str]:
     """Other workers than this one whose rows say ``locked`` although their locks are free.
 
     Each as a text that is another one after every write to its row. The locks that are looked at are

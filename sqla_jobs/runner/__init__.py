@@ -2,6 +2,7 @@
 
 once        in the caller's transaction
 lane        in a worker's own transactions, the claim's and the job's
+kept        the connection of the lane's claims
 run         call the task in its scope
 failures    what an error of the database means
 """

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
@@ -21,6 +21,7 @@ from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
 from sqla_jobs.policy import RetryPolicy, policy_at
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
+from sqla_jobs.runner.kept import Kept
 from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run
 from sqla_jobs.scope import Interrupter, JobScope, Ran, keep_in_registry, refuse_autocommit, refuse_driver
 from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, running
@@ -86,6 +87,7 @@ class Runner:
         self._sessions = sessions
         self._persist = persist
         self.engine = _engine_of(sessions, self._model)
+        self._kept = Kept(self.engine)
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)
 
@@ -102,13 +104,16 @@ class Runner:
         )
         return claimed[0] if claimed else None
 
-    def at_once(self, verb: Callable[[Session], T]) -> T:
-        """`transact` for a single statement, which is a transaction by itself: one trip instead of three."""
-        if self.engine.dialect.default_isolation_level != "READ COMMITTED":
-            return self.transact(verb)  # which it would not be
-        with Session(self.engine) as session:
-            session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
-            return verb(session)
+    def at_once(self, verb: Callable[[Session | Connection], T]) -> T:
+        """`transact` for a verb of a single statement, which is a transaction by itself."""
+        with self._kept.borrowed() as connection:
+            if connection is not None:
+                return verb(connection)
+        return self.transact(verb)
+
+    def close(self) -> None:
+        """Close the connection that is kept from one claim to the next."""
+        self._kept.close()
 
     def transact(self, verb: Callable[[Session], T], engine: Engine | None = None) -> T:
         """One short transaction of the queue's own: a plain Session, READ COMMITTED, committed.

@@ -27,7 +27,6 @@ from sqla_jobs.statements.terms import (
     each_queue,
     is_,
     job_table,
-    limit,
     now,
     once,
     queues,
@@ -39,7 +38,9 @@ from sqla_jobs.statements.terms import (
 _ANY_ROW: Final = true()
 
 
-def _next(job: Table, any_queue: bool, *columns: ColumnElement[Any], where: Any = _ANY_ROW) -> Any:
+def _next(
+    job: Table, any_queue: bool, *columns: ColumnElement[Any], limit: int = 1, where: Any = _ANY_ROW
+) -> Any:
     """The next queued rows, locked, in the order in which they are to run.
 
     With queues: all of the first before any of the second. The lateral runs once a queue, in the
@@ -50,7 +51,7 @@ def _next(job: Table, any_queue: bool, *columns: ColumnElement[Any], where: Any 
     first = (
         select(*columns)
         .where(job.c.state == state("queued"), where)
-        .limit(limit())
+        .limit(rows(limit))
         .with_for_update(skip_locked=True, key_share=True)
     )
     if any_queue:
@@ -60,14 +61,14 @@ def _next(job: Table, any_queue: bool, *columns: ColumnElement[Any], where: Any 
     # the queue's own index has this order. Else, where most jobs are in one queue, the planner walks the
     # any-queue index, past that queue's whole backlog, to find that another queue is empty.
     each = first.where(is_(job.c.queue, queue.c.name)).order_by(job.c.queue, *order).lateral("job")
-    return select(*each.c).select_from(queue.join(each, true())).limit(limit())
+    return select(*each.c).select_from(queue.join(each, true())).limit(rows(limit))
 
 
 @once
-def claim(model: Model, any_queue: bool, innocent: bool = False) -> Executable:
-    """Ordinary lane: ``queued`` -> ``running`` for up to ``:limit`` jobs, for ``:p_worker_id``.
+def claim(model: Model, any_queue: bool, innocent: bool = False, limit: int = 1) -> Executable:
+    """Ordinary lane: ``queued`` -> ``running`` for up to ``limit`` jobs, for ``:p_worker_id``.
 
-    Parameters: ``limit``, ``p_worker_id``, ``now``, and ``queues`` unless ``any_queue``.
+    Parameters: ``p_worker_id``, ``now``, and ``queues`` unless ``any_queue``.
     ``innocent``: only jobs that no worker has died of.
     Nothing if that worker has no row: it was taken for dead. Locks the rows it takes, passing over
     locked ones. Index: ``ix_sqla_jobs_claim``, or ``ix_sqla_jobs_claim_any``. The CTE is there
@@ -82,7 +83,7 @@ def claim(model: Model, any_queue: bool, innocent: bool = False) -> Executable:
     alive = registered.scalar_subquery().is_not(None)
     eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
     eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
-    picked = _next(job, any_queue, job.c.id, where=eligible).cte("picked")
+    picked = _next(job, any_queue, job.c.id, limit=limit, where=eligible).cte("picked")
     return (
         update(job)
         .where(is_(job.c.id, picked.c.id))
@@ -101,7 +102,7 @@ def claim(model: Model, any_queue: bool, innocent: bool = False) -> Executable:
 def take(model: Model, any_queue: bool) -> Executable:
     """``work_once``: lock the next queued job for the rest of the caller's transaction.
 
-    Parameters: ``limit`` (1), ``held``, ``now``, and ``queues`` unless ``any_queue``. The row stays
+    Parameters: ``held``, ``now``, and ``queues`` unless ``any_queue``. The row stays
     ``queued``; ``started_at`` is the statement's time. Jobs that have killed a worker are left to
     workers, where attempts are counted before the job runs. Indexes as for ``claim``.
 

@@ -78,11 +78,6 @@ def rows(number: int) -> ColumnElement[int]:
     return literal_column(str(number), Integer)
 
 
-def limit() -> ColumnElement[int]:
-    """The parameter ``limit``, which is rendered as a literal for the same reason."""
-    return bindparam("limit", type_=Integer, literal_execute=True)
-
-
 def queues() -> ColumnElement[Any]:
     """The parameter ``queues``: a list of names."""
     return bindparam("queues", type_=ARRAY(Text))

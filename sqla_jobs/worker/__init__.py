@@ -331,6 +331,7 @@ class Worker:
     def _goodbye(self) -> None:
         worker_id = self._registration.worker_id
         try:
+            self._runner.close()
             self._registration.goodbye()
         except Exception as error:
             report("saying goodbye", error, 1)
