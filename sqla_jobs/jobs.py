@@ -10,7 +10,7 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle, runner
-from sqla_jobs.errors import TaskDefinitionError, shown
+from sqla_jobs.errors import InvalidOption, TaskDefinitionError, shown
 from sqla_jobs.lifecycle import Cancelled
 from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
 from sqla_jobs.models import companions as companions_of
@@ -18,7 +18,7 @@ from sqla_jobs.models import create_all as create_tables
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task
+from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task, check_queue
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -172,14 +172,24 @@ class Jobs(Registry[JobT]):
         session: Session | scoped_session[Any],
         *,
         queue: str | None = None,
-        task: str | None = None,
+        task: str | Task[..., Any, Any] | None = None,
         now: dt.datetime | None = None,
     ) -> int:
         """Cancel all jobs that wait, due or not; those that run are left alone. Returns how many.
 
         Parameters:
-            queue, task: only of this queue, or of the task of this name; None: of any.
+            queue, task: only of this queue, or of this task or the one of this name; None: of any. With
+                neither, all that wait are cancelled.
+
+        Raises:
+            InvalidOption, InvalidQueueName: it is none.
         """
+        if queue is not None:
+            check_queue(queue)
+        if isinstance(task, Task):
+            task = task.name
+        if task is not None and not isinstance(task, str):
+            raise InvalidOption(f"task {shown(task)}; expected a task, or the name of one")
         own: Session = session() if isinstance(session, scoped_session) else session
         return lifecycle.cancel_waiting(own, self.model, queue=queue, task=task, now=now)
 
@@ -255,9 +265,14 @@ def cancel(
 
     Raises:
         JobNotFound: there is none of that id.
+        InvalidOption: it is no id, nor a job that is enqueued.
     """
+    if not isinstance(session, (Session, scoped_session)):
+        raise InvalidOption(f"cancel({shown(session)}, …); expected a Session or scoped_session first")
     own: Session = session() if isinstance(session, scoped_session) else session
+    own.flush()  # the job itself may be pending
     if isinstance(job, JobMixin):
-        own.flush()
-        return lifecycle.cancel(own, type(job), job.id, now=now)
+        model, job = type(job), job.id
+    if type(job) is not int:
+        raise InvalidOption(f"cancel(…, {shown(job)}); expected the id of a job, or a job that is enqueued")
     return lifecycle.cancel(own, model, job, now=now)

@@ -24,6 +24,7 @@ from sqla_jobs.models import JobMixin
 log = logging.getLogger("sqla_jobs")
 
 _BACKOFF: Final = (0.0, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
+_DENY_AGAIN: Final = 0.2
 _LOCK_AGAIN: Final = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _STABLE: Final = 10.0
 """Seconds after which a connection that is lost is not taken for one of a series."""
@@ -66,6 +67,7 @@ class Listener:
         self._locked: int | None = None
         self._says_locked = False
         self._since: float | None = None
+        self._connections = 0
         self._failures = 0
 
     # -- for other threads -------------------------------------------------------------------------
@@ -92,6 +94,11 @@ class Listener:
         """
         since = self._since
         return since is not None and _clock() - since >= seconds
+
+    @property
+    def is_first(self) -> bool:
+        """Whether the connection is there and the first one of this process."""
+        return self._since is not None and self._connections == 1
 
     def _wake(self) -> None:
         with self._guard:
@@ -146,7 +153,8 @@ class Listener:
         log.warning(
             "a connection pooler is between this worker and its server, and neither notifications nor locks "
             "are sure to survive one: the worker polls, and is judged by its heartbeats. Jobs(notify=False) "
-            "says that this is meant; a worker with a direct connection to the server does better"
+            "says that this is meant (in transaction mode with prepare_threshold=None in connect_args, or "
+            "prepared statements fail); a worker with a direct connection to the server does better"
         )
         return True
 
@@ -155,6 +163,7 @@ class Listener:
         driver.add_notify_handler(lambda notify: early.append(notify.payload))
         connection.execute(statements.keep_alive())
         connection.execute(statements.listen(self._model))
+        self._connections += 1
         self._since = _clock()
         if self._failures:
             log.info("listening again")
@@ -202,15 +211,22 @@ class Listener:
     # -- after a loss ------------------------------------------------------------------------------
 
     def _after_loss(self, waker: _Waker) -> None:
-        if self._says_locked:
-            try:
-                self._on_lost()
-                self._says_locked = False
-            except Exception as error:
-                log.debug("the row still says that it is locked: %s", error)
+        until = _clock() + _BACKOFF[min(self._failures, len(_BACKOFF)) - 1]
         waker.clear()
-        if not self._stopped:
-            waker.wait(_BACKOFF[min(self._failures, len(_BACKOFF)) - 1])
+        while not self._stopped:
+            # Before anything else, and until it is done: others may see the free lock.
+            if self._says_locked:
+                try:
+                    self._on_lost()
+                    self._says_locked = False
+                except Exception as error:
+                    with suppress(Exception):  # an application's log filter
+                        log.debug("the row still says that it is locked: %s", error)
+            left = until - _clock()
+            if left <= 0:
+                return
+            waker.wait(min(left, _DENY_AGAIN) if self._says_locked else left)
+            waker.clear()
 
     def _report(self, error: Exception) -> None:
         """Once an outage; in the meantime the worker polls."""

@@ -68,12 +68,51 @@ def test_the_traceback_shows_where_it_was() -> None:
     assert "here" in [entry.name for entry in raised.traceback]
 
 
-def test_an_error_on_being_interrupted_is_the_interruption() -> None:
-    """Its statement was cancelled, say, and it raises what it makes of that."""
+class Unraised(Interrupter):
+    """The exception itself does not come, as where a statement is cancelled instead."""
+
+    def _is_fragile(self) -> bool:
+        return True
+
+
+def test_a_body_that_goes_on_as_if_nothing_were_is_interrupted_all_the_same() -> None:
+    """It took a statement that was cancelled for a faulty row, say, and half of its work is done."""
+    interrupter = Unraised()
+
+    def body() -> int:
+        interrupter.interrupt(Reason("cancelled"))
+        return 7
+
+    with pytest.raises(Reason, match="cancelled"):
+        interrupter.call(body)
+
+
+def test_who_is_through_is_left_alone_until_it_runs_again() -> None:
     interrupter = Interrupter()
+    interrupter.close()
+    interrupter.interrupt(Reason())
+    assert (interrupter.is_through, interrupter.reason) == (True, None)
+    interrupter.reopen()
+    assert interrupter.call(lambda: 7) == 7
+
+
+def test_what_is_meant_for_who_runs_this_one_goes_on_to_it() -> None:
+    outer, inner = Interrupter(), Interrupter()
 
     def body() -> None:
-        interrupter._phase = type(interrupter._phase).BEFORE  # the exception itself shall not come
+        thread = threading.Thread(target=outer.interrupt, args=[Reason("outer")])
+        inner.call(lambda: (thread.start(), spin(10**9)))
+
+    with pytest.raises(Reason, match="outer"):
+        outer.call(body)
+    assert inner.reason is None
+
+
+def test_an_error_on_being_interrupted_is_the_interruption() -> None:
+    """Its statement was cancelled, say, and it raises what it makes of that."""
+    interrupter = Unraised()
+
+    def body() -> None:
         interrupter.interrupt(Reason("cancelled"))
         raise ValueError("canceling statement due to user request")
 

@@ -265,8 +265,32 @@ def test_an_observer_that_has_just_connected_goes_by_heartbeats(database: Databa
         heartbeat_interval=timedelta(milliseconds=100), heartbeat_limit=timedelta(minutes=1),
     ) as young:  # fmt: skip
         until(database, "SELECT count(*) = 2 FROM sqla_jobs_workers WHERE locked")
-        # Its registration judges after some seconds, its listener not before a minute.
+        # Its registration judges after some seconds, its listener not before a minute: it is not its first.
+        assert young._listener is not None
+        young._listener._connections += 1
         young._registration._judges_from = 0.0
+        late.until_rescued()
+        assert database.scalar("SELECT crashes FROM sqla_jobs WHERE id = :id", id=locked.job) == 0
+
+
+def test_an_observer_that_is_new_goes_by_the_locks_that_nothing_else_can_have_freed(
+    database: Database,
+) -> None:
+    """No other worker need be there: it may have been started in the dead one's place."""
+    locked = bait(database, locked=True)
+    with Worker(Jobs(), database.engine, poll_interval=SOON, heartbeat_limit=timedelta(minutes=1)) as new:
+        new._registration._judges_from = 0.0  # not for some seconds, in which others may be back
+        locked.until_rescued()
+
+
+def test_and_not_by_those_from_before_the_server_was_started(database: Database) -> None:
+    locked, late = bait(database, locked=True), bait(database, locked=False, limit=timedelta(seconds=3))
+    database.execute("UPDATE sqla_jobs_workers SET started_at = pg_postmaster_start_time() - interval '1 s'")
+    with Worker(
+        Jobs(), database.engine, poll_interval=SOON,
+        heartbeat_interval=timedelta(milliseconds=100), heartbeat_limit=timedelta(minutes=1),
+    ) as new:  # fmt: skip
+        new._registration._judges_from = 0.0
         late.until_rescued()
         assert database.scalar("SELECT crashes FROM sqla_jobs WHERE id = :id", id=locked.job) == 0
 

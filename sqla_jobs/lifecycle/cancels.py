@@ -36,7 +36,6 @@ def cancel(session: Session, model: Model, job_id: int, *, now: dt.datetime | No
     Raises:
         JobNotFound: there is none of that id.
     """
-    session.flush()  # the job itself may be pending
     row = execute(session, model, statements.seize(model), p_id=job_id).first()
     if row is None:
         found = execute(session, model, statements.glance(model), p_id=job_id).scalar()

@@ -6,8 +6,8 @@ import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Any, TypeVar
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Dialect
 from sqlalchemy.orm import Session, scoped_session
@@ -111,11 +111,16 @@ def execute(session: Session | Connection, model: Model, statement: Any, /, **pa
     return session.execute(statement, parameters, bind_arguments=target(model))
 
 
-@cache
+_rendered_for: WeakKeyDictionary[Dialect, dict[Any, tuple[str, Mapping[str, Any]]]] = WeakKeyDictionary()
+
+
 def _rendered(statement: Any, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
     """A statement as the driver takes it: to find it in SQLAlchemy's cache costs as much as to send it."""
-    compiled = statement.compile(dialect=dialect)
-    return str(compiled), compiled.params
+    known = _rendered_for.setdefault(dialect, {})
+    if statement not in known:
+        compiled = statement.compile(dialect=dialect)
+        known[statement] = str(compiled), compiled.params
+    return known[statement]
 
 
 def _selection(queues: Sequence[str] | None) -> dict[str, Any]:

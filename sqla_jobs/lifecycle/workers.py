@@ -76,13 +76,17 @@ def deny_lock(session: Session, model: Model, worker_id: int) -> None:
     execute(session, model, statements.say_unlocked(model), p_id=worker_id)
 
 
-def unheld(session: Session | Connection, model: Model, worker_id: int) -> list[str]:
+def unheld(session: Session | Connection, model: Model, worker_id: int, *, of_any: bool = True) -> list[str]:
     """Other workers than this one whose rows say ``locked`` although their locks are free.
 
     Each as a text that is another one after every write to its row. The locks that are looked at are
     held, in the shared form, until the transaction ends.
+
+    Parameters:
+        of_any: also of those whose locks a restart of the server may have let go.
     """
-    return list(execute(session, model, statements.unheld(model), p_id=worker_id).scalars())
+    statement = statements.unheld(model)
+    return list(execute(session, model, statement, p_id=worker_id, p_any=of_any).scalars())
 
 
 @dataclass(frozen=True)
@@ -143,7 +147,12 @@ def rescue(
 def _after_death(job: Claimed, worker: Any, policy_for: Callable[[str], RetryPolicy]) -> Outcome:
     error = _death(job, worker)
     try:
-        return died(error, _delay_after_death(policy_for(job.task), job))
+        policy = policy_for(job.task)
+        if job.crashes + 1 >= policy.max_crashes:
+            error = WorkerDied(
+                f"{error}; it is death {job.crashes + 1} under this job, and max_crashes ends it"
+            )
+        return died(error, _delay_after_death(policy, job))
     except Exception:  # a policy of the application's own, which did not reckon with this error
         log.exception("job %s (%s): its retry policy failed, so the default one decides", job.id, job.task)
         return died(error, _delay_after_death(RetryPolicy(), job))

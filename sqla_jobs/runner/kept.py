@@ -6,11 +6,14 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Final
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
 from sqla_jobs import wakeup
+
+_PATIENCE: Final = 1.0
 
 
 class Kept:
@@ -22,7 +25,7 @@ class Kept:
     """
 
     def __init__(self, engine: Engine) -> None:
-        self._pool = engine.pool
+        self._application = engine
         self._engine = wakeup.apart(engine)
         self._free = threading.Lock()
         self._open: list[Connection] = []
@@ -32,10 +35,12 @@ class Kept:
     def borrowed(self) -> Iterator[Connection | None]:
         """The connection; None: somebody else has it, or another way is right.
 
-        That is so where a single statement would not be READ COMMITTED, and while the application's pool has
-        nothing left: a job that was claimed all the same would wait for its own connection in vain.
+        That is so where a single statement would not be READ COMMITTED; where the application does something
+        at the begin of a transaction, such as SET LOCAL; and while its pool has nothing left: a job that was
+        claimed all the same would wait for its own connection in vain.
         """
-        if _is_exhausted(self._pool) or not self._free.acquire(blocking=False):
+        elsewhere = _is_exhausted(self._application.pool) or bool(self._application.dispatch.begin)
+        if elsewhere or not self._free.acquire(blocking=False):
             yield None
             return
         try:
@@ -56,8 +61,12 @@ class Kept:
 
     def close(self) -> None:
         """Give it up; it is opened again if it is needed again."""
-        with self._free:
-            _close(self._open, self._engine)
+        # Who has it may wait for a lock on the table, for as long as that takes.
+        if self._free.acquire(timeout=_PATIENCE):
+            try:
+                _close(self._open, self._engine)
+            finally:
+                self._free.release()
 
 
 def _is_exhausted(pool: object) -> bool:

@@ -100,15 +100,24 @@ class Runner:
             innocent: only one that no worker has died of yet.
         """
         claimed = self.at_once(
-            lambda s: lifecycle.claim(s, self._model, worker_id, queues, innocent=innocent)
+            lambda s: lifecycle.claim(s, self._model, worker_id, queues, innocent=innocent),
+            again=False,  # it may stand
         )
         return claimed[0] if claimed else None
 
-    def at_once(self, verb: Callable[[Session | Connection], T]) -> T:
-        """`transact` for a verb of a single statement, which is a transaction by itself."""
-        with self._kept.borrowed() as connection:
-            if connection is not None:
-                return verb(connection)
+    def at_once(self, verb: Callable[[Session | Connection], T], *, again: bool = True) -> T:
+        """`transact` for a verb of a single statement, which is a transaction by itself.
+
+        Parameters:
+            again: it may be sent a second time, if the connection turns out to have been lost.
+        """
+        try:
+            with self._kept.borrowed() as connection:
+                if connection is not None:
+                    return verb(connection)
+        except DBAPIError as error:
+            if not (again and is_lost(error)):
+                raise
         return self.transact(verb)
 
     def close(self) -> None:
@@ -145,7 +154,9 @@ class Runner:
             # A policy that raises, or an outcome that the table refuses: given back, it would run for ever.
             log.exception("job %s (%s): its outcome cannot be recorded", job.id, job.task, extra=facts(view))
             result = self._record(job, view, decide(None, error, _delay_for(RetryPolicy(), view)))
-        if result is None:
+        if result is None and interrupter.given_up:
+            log.info("job %s (%s) has come to an end after all", job.id, job.task, extra=facts(view))
+        elif result is None:
             log.warning("job %s (%s) lost: its claim was taken over", job.id, job.task, extra=facts(view))
         return result
 
@@ -170,6 +181,7 @@ class Runner:
             result = self._after_refusal(job, view, policy, ended, may_rerun=rerun < RERUNS)
             if not isinstance(result, _Rerun):
                 return result
+            interrupter.reopen()
         raise AssertionError("the last run may not ask for another")
 
     def _attempt(
@@ -179,7 +191,10 @@ class Runner:
         ended = False
         try:
             with self._sessions() as session:
-                result = self._in_session(session, job, view, policy, interrupter)
+                try:
+                    result = self._in_session(session, job, view, policy, interrupter)
+                finally:
+                    interrupter.forget()  # before somebody else gets the connections
                 ended = True
         except BaseException as error:  # the application's own: its sessionmaker, or the Session's end
             log.exception("job %s (%s): its Session failed", job.id, job.task, extra=facts(view))
@@ -198,6 +213,7 @@ class Runner:
         ran, outcome = Ran(), None
         try:
             ran = run(self._registry, job, view, scope, session)
+            interrupter.close()
             if is_conflict(ran.error):
                 raise ran.error
             outcome = decide(ran.returned, ran.error, _delay_for(policy, view))

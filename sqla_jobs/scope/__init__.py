@@ -20,7 +20,7 @@ from sqlalchemy.exc import PendingRollbackError
 from sqlalchemy.orm import Session, SessionTransaction, scoped_session
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import ClaimLost, JobEscaped
+from sqla_jobs.errors import ClaimLost, JobEscaped, JobsError
 from sqla_jobs.models import JobMixin
 from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_driver, refuse_level
 from sqla_jobs.scope.interrupts import Interrupter
@@ -80,6 +80,8 @@ class JobScope:
         self._interrupter = interrupter or Interrupter()
         self.checkpointed = False
         """Whether something that the job wrote is committed already."""
+        self._refusal: Exception | None = None
+        """What the commit of a checkpoint was refused with, if it was."""
         guards: dict[str, Callable[..., None]] = {
             "before_cursor_execute": self._guard_sql,
             "commit": self._guard_commit,
@@ -158,6 +160,11 @@ class JobScope:
         session._trans_context_manager = self._within
 
     def _leave(self, ran: Ran) -> Ran:
+        if self._refusal is not None:
+            # Whatever the job made of it, there is no transaction any more that it could have gone on in.
+            self._session.rollback()
+            self._forget_connections()
+            return Ran(error=self._refusal)
         if self._connections.are(TransactionStatus.ACTIVE):
             # The driver's lock is held, by a thread or a suspended stream(): to send anything is to wait.
             _escape("the job left a query running on its connection", ran.error)
@@ -229,6 +236,11 @@ class JobScope:
             self._commit()
             return
         session = self._session
+        if session._trans_context_manager is not self._within:
+            raise JobsError(
+                "checkpoint() was called within `with session.begin():` or begin_nested(), and would end its "
+                "transaction; expected a call after that block"
+            )
         self._settle()
         if not holds():
             raise ClaimLost
@@ -236,7 +248,11 @@ class JobScope:
         if self._mark is not self._base:
             self._mark.nested.commit()
         self._base.nested.commit()
-        self._commit_all(self._own["commit"])
+        try:
+            self._commit_all(self._own["commit"])
+        except Exception as error:
+            self._refusal = error
+            raise
         self.checkpointed = True
         self._forget_connections()
         self._within = session._trans_context_manager = None  # see _leave

@@ -47,6 +47,7 @@ class _Phase(Enum):
     BEFORE = "not begun, or between two runs"
     BODY = "the task's own code"
     AFTER = "its flush, on which only a statement can be cancelled"
+    THROUGH = "its outcome is being recorded"
 
 
 class Interrupter:
@@ -59,6 +60,12 @@ class Interrupter:
         self._drivers: list[psycopg.Connection[Any]] = []
         self.since = 0.0
         """When it was first interrupted, by `time.monotonic`."""
+        self.began: float | None = None
+        """When its body began to run, the last time."""
+        self._struck = False
+        """Whether the body of this run was interrupted, be it that it has noticed or not."""
+        self.given_up = False
+        """Whether its outcome is recorded without it, because it does not come to an end."""
         self.reason: Exception | None = None
         """Why the job is to end; None: nobody wants it to."""
         self.used_since: float | None = None
@@ -72,10 +79,13 @@ class Interrupter:
         A job that has not begun does not begin; one that is through is not touched.
         """
         with self._lock:
+            if self._phase is _Phase.THROUGH:
+                return
             if self.reason is None:
                 self.reason, self.since = reason, time.monotonic()
             if self._phase is _Phase.BEFORE:
                 return
+            self._struck = True
             waiting = [driver for driver in self._drivers if _waits(driver)]
             # Not both at once. The statement fails with an error that leaves the connection in order; an
             # exception that is raised inside the driver would cost the connection.
@@ -105,7 +115,7 @@ class Interrupter:
         """Run the task's code.
 
         Raises:
-            Exception: ``reason``, if it was interrupted; else what the body raises.
+            Exception: ``reason``, if it was interrupted, whatever it made of that; else what it raises.
         """
         try:
             try:
@@ -116,11 +126,16 @@ class Interrupter:
         except Interrupted as error:
             # Raised in the body, or on the way out of it before the lock was taken.
             self._leave_for_sure()
+            if self.reason is None:
+                raise  # it is meant for the job that runs this one by work_once
             raise self._because(error) from None
         except BaseException as error:
-            if self.reason is not None:  # its statement was cancelled, or it failed on being interrupted
+            if self._struck:  # its statement was cancelled, or it failed on being interrupted
                 raise self._because(error) from error
             raise
+        if self._struck and self.reason is not None:
+            # It has taken what was cancelled under it for an error of its own, and gone on.
+            raise self.reason
         return returned
 
     def settle(self, flush: Callable[[], None]) -> None:
@@ -143,13 +158,27 @@ class Interrupter:
                 self._drivers.append(driver)
 
     def forget(self) -> None:
-        """The job has let go of its connections."""
+        """The job has let go of its connections, and the next one to use them is another."""
         with self._lock:
             self.used_since = None
             self._drivers.clear()
 
+    def close(self) -> None:
+        """The job is through; from now on it is not interrupted any more."""
+        self._change(_Phase.THROUGH)
+
+    def reopen(self) -> None:
+        """It has to run again."""
+        self._change(_Phase.BEFORE)
+
+    @property
+    def is_through(self) -> bool:
+        """Whether its outcome is being recorded."""
+        return self._phase is _Phase.THROUGH
+
     def _enter(self) -> None:
         self._thread = threading.get_ident()
+        self.began = time.monotonic()
         self._change(_Phase.BODY)
         if self.reason is not None:
             raise Interrupted

@@ -15,12 +15,14 @@ from sqlalchemy import (
     Executable,
     Table,
     Text,
+    and_,
     bindparam,
     case,
     cast,
     false,
     func,
     literal_column,
+    or_,
     select,
     update,
 )
@@ -93,8 +95,17 @@ def _say(model: Model, *, locked: bool) -> Executable:
 def unheld(model: Model) -> Executable:
     """The `version` of each row that says ``locked`` although its lock is free, but for ``:p_id``.
 
+    Parameter: ``p_any``. Unless it is true, only of those that were registered since this server was
+    started, and has not taken over from another one: whatever became of their locks, no restart and no
+    failover has let go of them.
+
     Locks no row; a free lock in the shared form, until the transaction ends. A few rows, so no index.
     """
     worker = worker_table(model)
     others = worker.c.id != bindparam("p_id", type_=BigInteger)
-    return select(version(worker)).where(is_free(worker, others))
+    since_start = and_(
+        worker.c.started_at > func.pg_postmaster_start_time(),
+        func.pg_last_xact_replay_timestamp().is_(None),
+    )
+    known = or_(bindparam("p_any", type_=Boolean), since_start)
+    return select(version(worker)).where(is_free(worker, and_(others, known)))

@@ -82,7 +82,6 @@ def claim(model: Model, any_queue: bool, innocent: bool = False, limit: int = 1)
     # and this statement, and was taken for dead meanwhile, claims nothing under the id of a dead worker.
     alive = registered.scalar_subquery().is_not(None)
     eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
-    eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
     picked = _next(job, any_queue, job.c.id, limit=limit, where=eligible).cte("picked")
     return (
         update(job)

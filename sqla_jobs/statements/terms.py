@@ -111,7 +111,9 @@ def _finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
 
 def _seconds(length: ColumnElement[Any]) -> ColumnElement[float | None]:
     thirty_years = literal_column("1e9", Float)
+    zero = literal_column("0e0", Float)
     seconds = func.least(func.extract("epoch", length).cast(Float), thirty_years, type_=Float)
+    seconds = func.greatest(seconds, zero, type_=Float)
     return case((length.is_not(None), seconds))  # least() passes over nulls
 
 

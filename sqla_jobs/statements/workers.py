@@ -9,14 +9,17 @@ from sqlalchemy import (
     Integer,
     Interval,
     Text,
+    and_,
     bindparam,
     case,
     delete,
     func,
     insert,
     literal_column,
+    not_,
     or_,
     select,
+    true,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
@@ -99,11 +102,14 @@ def living(model: Model) -> Executable:
 def health(schema: str | None) -> Executable:
     """How many workers there are, how many of them live, and the age of the last heartbeat of each group.
 
-    Parameters: ``p_host``, null for any; ``now``. Locks nothing. A few rows, so no index.
+    One whose row says ``locked`` while its lock is free is gone, or its connection is.
+
+    Parameters: ``p_host``, null for any; ``now``. Locks no row. A few rows, so no index.
     """
     worker = companions(schema).WorkerProcess.__table__  # type: ignore[attr-defined]
     host = bindparam("p_host", type_=Text)
-    living = worker.c.heartbeat_at > now() - worker.c.heartbeat_limit
+    in_time = worker.c.heartbeat_at > now() - worker.c.heartbeat_limit
+    living = and_(in_time, not_(is_free(worker, true())))
     age = func.min(now() - worker.c.heartbeat_at, type_=Interval)
     return select(func.count(), age, func.count().filter(living), age.filter(living)).where(
         or_(host.is_(None), worker.c.host == host)

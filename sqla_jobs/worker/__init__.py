@@ -38,7 +38,7 @@ from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
 from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.hands import Hands, Limits
 from sqla_jobs.worker.news import Announcer
-from sqla_jobs.worker.options import check_limit, check_number, grace_period, interval
+from sqla_jobs.worker.options import check_hook, check_limit, check_number, grace_period, interval
 from sqla_jobs.worker.outages import persist, report
 from sqla_jobs.worker.pool import check_pool
 from sqla_jobs.worker.registration import Registration
@@ -115,6 +115,8 @@ class Worker:
             if number is not None:
                 check_number(name, number)
         self._grace = grace_period(grace)
+        check_hook("on_failure", on_failure)
+        check_hook("on_finish", on_finish)
         self._limits = Limits(max_jobs, max_memory, replaceable, drain)
         self._poll = interval("poll_interval", poll_interval)
         self._beat = interval("heartbeat_interval", heartbeat_interval)
@@ -225,7 +227,7 @@ class Worker:
         timer = thread("timer", self._keep_time)
         self._threads = [*hands, self._heart, timer, thread("ticks", self._keep_ticking)]
         self._ear = None if self._listener is None else thread("listener", self._listener.run)
-        self._crew.enlist(len(hands))
+        self._crew.enlist(len(hands), hands=True)
         try:
             for each in self._threads:
                 each.start()
@@ -242,14 +244,16 @@ class Worker:
                 self._goodbye()
             raise
 
-    def stop(self, timeout: float | None = None) -> None:
+    def stop(self, timeout: float | dt.timedelta | None = None) -> None:
         """Take no new job; those that run go on to their end. Returns at once: see `join`.
 
         Parameters:
-            timeout: seconds that they have (None: the worker's ``grace``). Then they are interrupted,
-                rolled back and given back, which does not count as an attempt. May be called again,
-                with less.
+            timeout: the time, or seconds, that they have; None: the worker's ``grace``. Then they are
+                interrupted, rolled back and given back, which does not count as an attempt. May be
+                called again, with less.
         """
+        if isinstance(timeout, dt.timedelta):
+            timeout = timeout.total_seconds()
         self._crew.stop(self._grace if timeout is None else max(0.0, timeout))
 
     def join(self, timeout: float | None = None) -> bool:
@@ -271,23 +275,32 @@ class Worker:
         acts as if there were no worker: the process ends, and its jobs are rescued. Signals are
         handled only in the main thread; elsewhere this is ``start()`` and ``join()``.
         """
-        early: list[signal.Signals] = []
+        heard: list[signal.Signals] = []
+        told: list[signal.Signals] = []
+        telling = False
 
         def on_signal(received: signal.Signals, number: int) -> None:
-            if self.state == "new":
-                early.append(received)
-            elif number == 1:
-                log.info("%s: letting the running jobs finish", received.name)
-                self.stop()
-            else:
-                log.warning("%s again: giving the running jobs back", received.name)
-                self.stop(0)
+            nonlocal telling
+            heard.append(received)
+            if self.state != "new":
+                self.stop(None if number == 1 else 0)
+            # A second one may interrupt the handler of the first as it writes to the log, which takes no line
+            # in the middle of another.
+            if not telling:
+                telling = True
+                while len(told) < len(heard):
+                    told.append(heard[len(told)])
+                    if len(told) == 1:
+                        log.info("%s: letting the running jobs finish", told[-1].name)
+                    else:
+                        log.warning("%s again: giving the running jobs back", told[-1].name)
+                telling = False
 
         # Before the start: whoever sees the worker's row, or its log line, may send a signal.
         with on_signals(2, on_signal):
             self.start()
-            for number, received in enumerate(early, 1):
-                on_signal(received, number)
+            for number, _ in enumerate(heard):
+                self.stop(None if number == 0 else 0)
             # A signal in the last instant before a wait does not end it: Python's handlers run between
             # two bytecodes of this thread. So no wait is longer than this.
             while not self.join(timeout=0.5):

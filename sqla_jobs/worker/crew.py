@@ -54,9 +54,11 @@ class Crew:
         self._resting = threading.Condition(lock)
         self._running: dict[tuple[int, int], Running] = {}
         self._members = 0
+        self._hands = 0
         self._idle = 0
         self._replan = False
         self._suspects_taken = False
+        self._stuck: set[tuple[int, int]] = set()
         self._abandoned = False
 
     # -- life --------------------------------------------------------------------------------------
@@ -106,10 +108,15 @@ class Crew:
 
     # -- members: the threads that run jobs, or tell hooks of them -----------------------------------
 
-    def enlist(self, number: int = 1) -> None:
-        """So many threads will work; each leaves by `dismiss`."""
+    def enlist(self, number: int = 1, *, hands: bool = False) -> None:
+        """So many threads will work; each leaves by `dismiss`.
+
+        Parameters:
+            hands: they are those that run jobs.
+        """
         with self._changed:
             self._members += number
+            self._hands += number if hands else 0
 
     def dismiss(self, number: int = 1) -> None:
         """So many threads work no more."""
@@ -117,11 +124,17 @@ class Crew:
             self._members -= number
             self._wake_all()
 
-    def abandon(self) -> None:
-        """Do not wait for those that are still at work: nothing can be done to end them."""
+    def give_up(self, running: Running) -> bool:
+        """Nothing can be done to end this job: a worker that stops does not wait for its thread.
+
+        Returns:
+            Whether no thread is left that could run another job.
+        """
         with self._changed:
-            self._abandoned = True
+            if running.key in self._running:
+                self._stuck.add(running.key)
             self._changed.notify_all()
+            return len(self._stuck) >= self._hands
 
     def wait_until_gone(self, timeout: float | None = None, *, or_replan: bool = False) -> bool:
         """Wait until nobody is at work any more; False: it is not so after ``timeout`` seconds.
@@ -134,14 +147,27 @@ class Crew:
             return self._are_gone()
 
     def wait_for_change(self, timeout: float) -> bool:
-        """Wait until anything changes that the next duty may depend on; True: all are gone."""
+        """Wait until anything changes that the time of the next duty may depend on; True: it has stopped."""
         with self._changed:
-            if not self._are_gone():
+            if self.state != "stopped":
                 self._changed.wait(timeout)
-            return self._are_gone()
+            return self.state == "stopped"
+
+    def abandon(self) -> None:
+        """Do not wait for those that are still at work: nothing can be done to end them."""
+        with self._changed:
+            self._abandoned = True
+            self._changed.notify_all()
+
+    def interrupt(self, running: Running, reason: Exception) -> None:
+        """End a job; whoever looks to the time does it again until it has ended."""
+        running.interrupter.interrupt(reason)
+        with self._changed:
+            self._changed.notify_all()
 
     def _are_gone(self) -> bool:
-        return self._members == 0 or self._abandoned
+        # Those that tell of a stuck job's outcome are members too, and are waited for.
+        return self._abandoned or self._members <= (0 if self.state == "running" else len(self._stuck))
 
     # -- jobs --------------------------------------------------------------------------------------
 
@@ -159,6 +185,7 @@ class Crew:
         finally:
             with self._changed:
                 del self._running[running.key]
+                self._stuck.discard(running.key)
 
     def running(self) -> list[Running]:
         """What runs now."""

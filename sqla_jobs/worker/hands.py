@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,13 +123,15 @@ class Hands:
         if finished is not None:
             self._announcer.announce(finished)
         if limits.max_memory is not None and (memory := resident_memory()) > limits.max_memory:
-            self._recycle(f"it has {memory} bytes of memory")
+            has, most = memory // 2**20, limits.max_memory // 2**20
+            self._recycle(f"it has {has} MB of memory, and may have {most}")
 
     def _recycle(self, why: str) -> None:
         if self._crew.state == "running":
-            log.info("the worker stops, to be replaced: %s", why)
             self._crew.recycled = True
             self._crew.stop(math.inf)
+            with suppress(Exception):  # an application's log filter
+                log.info("the worker stops, so that another process may take its place: %s", why)
 
     def _is_empty(self) -> bool:
         model, worker_id, queues = self._registry.model, self._registration.worker_id, self._queues
@@ -145,7 +148,12 @@ class Hands:
 
         Returns at once. What the job still writes is refused by the fence.
         """
+        running.interrupter.given_up = True
         self._announcer.apart(lambda: self._record_stuck(running))
+        none_left = self._crew.give_up(running)
+        if none_left and self._crew.state == "running" and not self._limits.replaceable:
+            with suppress(Exception):
+                log.error("no thread is left that could run a job until one returns: restart this worker")
         if self._limits.replaceable:
             self._recycle(f"job {running.job.id} cannot be interrupted")
             self._stop()

@@ -55,18 +55,18 @@ class Neighbours:
         self._clock: Callable[[], float] = time.monotonic
 
     def gone(self) -> list[str]:
-        """Who is dead by the second sight of a free lock; for `lifecycle.rescue`."""
-        if not self._may_judge:
+        """Who is dead by the second sight of a free lock; for `lifecycle.rescue`.
+
+        After an outage of the network, a restart of the server, or a failover every lock is free, and whoever
+        has lost its own connection does not know better until it has had another one for a while. A process
+        that has never lost one, because it is new, may go by those locks that neither a restart nor a
+        failover has let go.
+        """
+        old = self._listener.is_older_than(self._registration.limit)
+        if not (self._registration.may_judge and (old or self._listener.is_first)):
             self._sights.forget()
             return []
         began = self._clock()
         worker_id = self._registration.worker_id
-        unheld = self._runner.at_once(lambda s: lifecycle.unheld(s, self._model, worker_id))
+        unheld = self._runner.at_once(lambda s: lifecycle.unheld(s, self._model, worker_id, of_any=old))
         return self._sights.note(unheld, began=began, ended=self._clock())
-
-    @property
-    def _may_judge(self) -> bool:
-        # After a restart of the server every lock is free, and so is that of a standby that takes over. Who
-        # has lost its own connection too does not know better.
-        registration = self._registration
-        return registration.may_judge and self._listener.is_older_than(registration.limit)

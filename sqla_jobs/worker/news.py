@@ -76,7 +76,10 @@ class Announcer:
                 self._crew.dismiss()
 
         self._crew.enlist()
-        threading.Thread(target=do, name="sqla_jobs-apart", daemon=True).start()
+        try:
+            threading.Thread(target=do, name="sqla_jobs-apart", daemon=True).start()
+        except RuntimeError:  # the system gives no more threads
+            do()
 
 
 def _log_outcome(finished: Finished) -> None:

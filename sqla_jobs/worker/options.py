@@ -37,3 +37,9 @@ def check_limit(limit: object, interval: dt.timedelta) -> None:
             f"heartbeat_limit is {limit!r}; expected at least twice the heartbeat_interval ({interval}), "
             "or one late heartbeat costs a living worker its jobs"
         )
+
+
+def check_hook(name: str, hook: object) -> None:
+    """Raise InvalidOption if this can be no hook."""
+    if hook is not None and not callable(hook):
+        raise InvalidOption(f"{name} is {hook!r}; expected a function of the worker and a Finished")

@@ -87,7 +87,7 @@ class Upkeep:
             )  # fmt: skip
             for each in self._crew.running():
                 if each.job.worker_id == worker_id:
-                    each.interrupter.interrupt(GiveBack("its worker was taken for dead"))
+                    self._crew.interrupt(each, GiveBack("its worker was taken for dead"))
 
     def keep_ticking(self) -> None:
         """Promote and sweep until nobody runs jobs."""
@@ -140,7 +140,7 @@ class Upkeep:
         model, worker_id = self._registry.model, self._registration.worker_id
         for key in self._runner.at_once(lambda s: lifecycle.cancel_requests(s, model, worker_id)):
             if key in here:
-                here[key].interrupter.interrupt(Cancel(CANCELLED))
+                self._crew.interrupt(here[key], Cancel(CANCELLED))
 
     def _sweep(self) -> None:
         """Give back what nobody runs: strays of this process, and the jobs of dead ones."""
