@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import IntegrityError, OperationalError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
-from sqla_jobs import Job, Jobs, JobState, cancel, current_job
+from sqla_jobs import Job, Jobs, JobState, RetryPolicy, cancel, current_job
 from sqla_jobs.errors import Cancel, ClaimLost, JobsError
 from tests.support.lane import AT_ONCE, NEVER, Lane
 from tests.support.models import Effect
@@ -278,6 +278,36 @@ def test_in_work_once_nothing_is_committed(jobs: Jobs[Job], session: Session) ->
 @pytest.fixture
 def jobs() -> Jobs[Job]:
     return Jobs()
+
+
+def test_a_commit_that_is_refused_is_the_error(database: Database) -> None:
+    database.execute("CREATE TABLE seats (id int UNIQUE DEFERRABLE INITIALLY DEFERRED)")
+    lane = Lane(database)
+
+    def task(session: Session) -> None:
+        session.execute(text("INSERT INTO seats VALUES (1), (1)"))
+        checkpoint(session)
+
+    job = lane.enqueue(lane.task(task, retry=RetryPolicy(give_up_on=(IntegrityError,))))
+    finished = lane.run()
+    assert finished is not None
+    assert (finished.state, type(finished.error)) == (JobState.FAILED, IntegrityError)
+    assert lane.row(job).attempt == 1
+
+
+def test_within_a_block_that_it_would_end_it_is_refused(database: Database) -> None:
+    lane = Lane(database)
+
+    def task(session: Session) -> None:
+        write(session, "1")
+        with session.begin_nested(), pytest.raises(JobsError, match="expected a call after that block"):
+            checkpoint(session)
+        checkpoint(session)
+
+    lane.enqueue(lane.task(task, retry=NEVER))
+    finished = lane.run()
+    assert finished is not None
+    assert (finished.error, database.scalar(SEEN)) == (None, ["1"])
 
 
 def test_of_another_session_it_is_refused(jobs: Jobs[Job], session: Session, database: Database) -> None:

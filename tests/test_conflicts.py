@@ -15,7 +15,8 @@ from sqlalchemy.orm import Session
 from sqla_jobs import Cancel, JobState, current_job
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.runner import RERUNS, work_once
-from tests.support.lane import NEVER, Lane, leave_effect, logged
+from sqla_jobs.scope import Interrupter
+from tests.support.lane import AT_ONCE, NEVER, Lane, leave_effect, logged
 from tests.support.server import Database
 from tests.support.waiting import until
 
@@ -278,3 +279,23 @@ def test_work_once_raises_a_conflict_and_records_nothing(make_lane: Callable[[st
         session.commit()
     assert finished is not None
     assert (finished.state, meeting.calls, lane.effects(job)) == ("succeeded", 2, 1)
+
+
+def test_a_rerun_is_not_interrupted_on_the_connection_of_the_run_before(database: Database) -> None:
+    """That one is somebody else's by now: a statement of a neighbour would be cancelled."""
+    lane, interrupter, runs = Lane(database), Interrupter(), list[int]()
+
+    def task(session: Session) -> None:
+        session.execute(text("SELECT 1"))
+        runs.append(len(interrupter._drivers))
+        if len(runs) == 1:
+            raise OperationalError("s", {}, _Conflict())
+
+    lane.enqueue(lane.task(task, retry=AT_ONCE))
+    finished = lane.runner.perform(lane.claim(), interrupter)
+    assert finished is not None
+    assert (finished.state, runs, interrupter._drivers) == (JobState.SUCCEEDED, [1, 1], [])
+
+
+class _Conflict(Exception):
+    sqlstate = "40001"

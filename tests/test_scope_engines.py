@@ -10,14 +10,15 @@ from typing import Any
 import pytest
 import sqlalchemy
 from packaging.version import Version
-from sqlalchemy import Delete, Engine, Insert, Update, create_engine, event, select, text
+from sqlalchemy import Connection, Delete, Engine, Insert, Update, create_engine, event, select, text
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_jobs import Job, Worker
 from sqla_jobs.errors import JobEscaped
+from sqla_jobs.runner import Runner
 from tests.support.contain import Lab, add
-from tests.support.lane import NEVER, Lane
+from tests.support.lane import NEVER, Lane, persist
 from tests.support.models import Effect, Item
 from tests.support.server import Database, Server, fresh_database
 
@@ -396,3 +397,19 @@ def test_in_the_callers_transaction_a_job_costs_a_savepoint(database: Database) 
             "RELEASE",
             "UPDATE",
         ]
+
+
+def test_what_the_application_does_at_each_begin_holds_for_claims_too(database: Database) -> None:
+    """SET LOCAL of a search_path, say: without it the tables are not those of the application."""
+    lane = Lane(database)
+    job = lane.enqueue(lane.task(writes_there))
+    database.execute("CREATE SCHEMA elsewhere")
+    engine = create_engine(database.url, connect_args={"options": "-c search_path=elsewhere"})
+
+    @event.listens_for(engine, "begin")
+    def on_begin(connection: Connection) -> None:
+        connection.exec_driver_sql("SET LOCAL search_path = public")
+
+    lane.runner = Runner(lane.jobs, sessionmaker(engine), persist)
+    assert lane.claim().id == job
+    engine.dispose()

@@ -49,7 +49,22 @@ def swallow(session: Session) -> None:
             session.execute(text("SELECT pg_sleep(3600)"))
 
 
-ENDLESS = [spin, pg_sleep, swallow]
+def row_by_row(session: Session) -> None:
+    """An import that takes an error for a faulty row, and comes to an end with half of its rows."""
+    for _ in range(8):
+        with suppress(DBAPIError), session.begin_nested():
+            leave_effect(session)
+            session.flush()
+            session.execute(text("SELECT pg_sleep(0.2)"))
+
+
+def one_after_the_other(session: Session) -> None:
+    """Statements that have each ended when it is to be cancelled."""
+    while True:
+        session.execute(text("SELECT 1"))
+
+
+ENDLESS = [spin, pg_sleep, swallow, row_by_row, one_after_the_other]
 
 
 @pytest.mark.parametrize("endless", ENDLESS, ids=lambda task: task.__name__)

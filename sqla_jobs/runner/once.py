@@ -15,7 +15,7 @@ from sqla_jobs.outcome import decide
 from sqla_jobs.policy import policy_at
 from sqla_jobs.runner.failures import is_conflict
 from sqla_jobs.runner.run import CHANGED, Finished, finished, run
-from sqla_jobs.scope import JobScope, keep_in_registry, refuse_autocommit, refuse_driver
+from sqla_jobs.scope import Interrupted, JobScope, keep_in_registry, refuse_autocommit, refuse_driver
 from sqla_jobs.tasks import Registry, check_queues, running
 
 
@@ -56,7 +56,7 @@ def work_once(
     token = _taken.set((*_taken.get(), job.id))
     try:
         ran = run(registry, job, view, scope, own)
-        if isinstance(ran.error, KeyboardInterrupt) or is_conflict(ran.error):
+        if isinstance(ran.error, (KeyboardInterrupt, Interrupted)) or is_conflict(ran.error):
             raise ran.error
         outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
         written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)

@@ -23,11 +23,19 @@ from sqla_jobs import lifecycle
 from sqla_jobs.errors import ClaimLost, JobEscaped, JobsError
 from sqla_jobs.models import JobMixin
 from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_driver, refuse_level
-from sqla_jobs.scope.interrupts import Interrupter
+from sqla_jobs.scope.interrupts import Interrupted, Interrupter
 from sqla_jobs.scope.savepoint import Savepoint
 from sqla_jobs.scope.sql import ends_transaction, releases
 
-__all__ = ["Interrupter", "JobScope", "Ran", "keep_in_registry", "refuse_autocommit", "refuse_driver"]
+__all__ = [
+    "Interrupted",
+    "Interrupter",
+    "JobScope",
+    "Ran",
+    "keep_in_registry",
+    "refuse_autocommit",
+    "refuse_driver",
+]
 
 
 @dataclass(frozen=True)

@@ -33,6 +33,7 @@ _NOTHING: Final = ctypes.py_object()  # NULL, which None is not
 _CANCEL_WAITS: Final = 5.0
 """Seconds that the server has to take a request to cancel a statement."""
 
+_STATEMENTS_ONLY: Final = 5
 _FRAGILE: Final = ("logging", "sqlalchemy.pool", "sqlalchemy.util.queue")
 """Modules that hold a lock, or count what they hand out, in ways that an exception between two bytecodes
 would leave behind: for a moment it waits until the thread is out of them."""
@@ -62,6 +63,7 @@ class Interrupter:
         """When it was first interrupted, by `time.monotonic`."""
         self.began: float | None = None
         """When its body began to run, the last time."""
+        self._times = 0
         self._struck = False
         """Whether the body of this run was interrupted, be it that it has noticed or not."""
         self.given_up = False
@@ -88,10 +90,13 @@ class Interrupter:
             self._struck = True
             waiting = [driver for driver in self._drivers if _waits(driver)]
             # Not both at once. The statement fails with an error that leaves the connection in order; an
-            # exception that is raised inside the driver would cost the connection.
+            # exception that is raised inside the driver would cost the connection. But one short statement
+            # after the other may each have ended when the request comes.
             for driver in waiting:
                 _cancel(driver)
-            if not waiting and self._phase is _Phase.BODY and not self._is_fragile():
+            self._times += 1
+            raises = not waiting or self._times > _STATEMENTS_ONLY
+            if raises and self._phase is _Phase.BODY and not self._is_fragile():
                 _set_pending(self._thread, Interrupted)
 
     def _is_fragile(self) -> bool:
