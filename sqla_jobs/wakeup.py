@@ -19,6 +19,7 @@ import os
 import socket
 import threading
 import time
+import weakref
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -146,7 +147,19 @@ def apart(engine: Engine) -> Engine:
     own.dispatch = own.dispatch._join(engine.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
     own._has_events = engine._has_events
     event.listen(pool, "connect", _notice_a_dead_network)
+    # Who holds it may be forgotten without a dispose(), or a connection come back to its pool after one.
+    opened: set[Any] = set()
+    event.listen(pool, "connect", lambda driver, _: opened.add(driver))
+    event.listen(pool, "close", lambda driver, _: opened.discard(driver))
+    weakref.finalize(own, _close, opened, os.getpid())
     return own
+
+
+def _close(opened: set[Any], pid: int) -> None:
+    if os.getpid() == pid:  # in a child that was forked it would end the parent's sessions
+        for driver in list(opened):
+            with contextlib.suppress(Exception):
+                driver.close()
 
 
 def _notice_a_dead_network(driver: Any, _: Any) -> None:

@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -104,3 +105,13 @@ def session(_shared: Database) -> Iterator[Session]:
             outer.rollback()
     if ended:
         pytest.fail("the test ended the outer transaction of `session`: let it take `database` instead")
+
+
+@pytest.fixture
+def ignored_in_callbacks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For tests that interrupt threads very often.
+
+    Raised in a finalizer, or in a weak reference's callback, an interruption is ignored there, which is why a
+    worker interrupts again; pytest, which would note it, may meanwhile be interrupted itself.
+    """
+    monkeypatch.setattr(sys, "unraisablehook", lambda _: None)

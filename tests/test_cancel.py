@@ -292,8 +292,7 @@ def test_a_request_wins_over_a_rescue_and_a_give_back(database: Database, crash:
     assert written.state is JobState.CANCELLED
 
 
-# One that is raised in a weak reference's callback is ignored there: which is why a worker interrupts again.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("ignored_in_callbacks")
 def test_a_thousand_cancels_and_none_hits_a_finish_or_a_neighbour(
     jobs: Jobs[Job], database: Database
 ) -> None:

@@ -128,8 +128,7 @@ def after(calls: Callable[[], object]) -> None:
         spin(5)
 
 
-# Raised in a weak reference's callback it is ignored there: which is why a worker interrupts again.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("ignored_in_callbacks")
 @pytest.mark.parametrize("turns", [0, 20, 200, 2000])
 def test_it_never_reaches_what_comes_after_the_body(turns: int) -> None:
     """Many thousand times at once with the end of the body: without the lock it does, within a second."""

@@ -244,8 +244,7 @@ def seed() -> Iterator[int]:
     print("seed", number)
 
 
-# One that is raised in a weak reference's callback is ignored there: which is why a worker interrupts again.
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+@pytest.mark.usefixtures("ignored_in_callbacks")
 def test_a_thousand_timeouts_and_none_hits_a_finish_or_a_neighbour(
     jobs: Jobs[Job], database: Database, seed: int
 ) -> None:

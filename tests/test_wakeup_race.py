@@ -93,10 +93,6 @@ def test_a_job_whose_time_comes_while_all_sleep(database: Database) -> None:
 
 def test_a_job_that_becomes_due_between_promoting_and_asking_for_the_next(database: Database) -> None:
     """It is due, and was not promoted: as if somebody held its row."""
-    upkeep = Upkeep(
-        Crew(), None, Runner(Jobs(), database.sessionmaker, persist), Jobs(),  # type: ignore[arg-type]
-        poll=86400.0, beat=86400.0, announce=print,
-    )  # fmt: skip
     database.execute(
         "INSERT INTO sqla_jobs (task, run_at) VALUES ('t', statement_timestamp() + interval '1 hour')"
     )
@@ -108,7 +104,13 @@ def test_a_job_that_becomes_due_between_promoting_and_asking_for_the_next(databa
             asked.append(sql)
             database.execute("UPDATE sqla_jobs SET run_at = statement_timestamp()")
 
+    # After the listener, so that the connection which is kept for such looks has it too.
+    runner = Runner(Jobs(), database.sessionmaker, persist)
+    upkeep = Upkeep(
+        Crew(), None, runner, Jobs(), poll=86400.0, beat=86400.0, announce=print,  # type: ignore[arg-type]
+    )  # fmt: skip
     upkeep._look()
+    runner.close()
     assert asked
     assert database.scalar("SELECT state FROM sqla_jobs") == "queued"
 
@@ -154,6 +156,8 @@ def test_the_jobs_of_a_worker_that_stops_are_taken_up_by_another(database: Datab
         with sleeper(jobs, database, told):
             listening(database, 2)
             stopping.stop(0)
+            while not any(each.interrupter.reason for each in stopping._crew.running()):
+                threading.Event().wait(0.001)  # the timer is about it
             gate.set()
             done = told.next()
             assert (done.state, done.job.attempt) == ("succeeded", 1)

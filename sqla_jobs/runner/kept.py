@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -29,7 +28,6 @@ class Kept:
         self._engine = wakeup.apart(engine)
         self._free = threading.Lock()
         self._open: list[Connection] = []
-        weakref.finalize(self, _close, self._open, self._engine)
 
     @contextmanager
     def borrowed(self) -> Iterator[Connection | None]:

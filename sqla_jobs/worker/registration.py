@@ -7,7 +7,6 @@ import math
 import os
 import socket
 import time
-import weakref
 from collections.abc import Callable, Collection, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Final, TypeVar
@@ -52,7 +51,6 @@ class Registration:
         # Jobs may take every connection of the application's pool: a worker that waits for one in vain
         # cannot say that it lives.
         self._engine = wakeup.apart(runner.engine)
-        weakref.finalize(self, self._engine.dispose)
         self._beat_at = 0.0
         self._unbroken = True
         self._judges_from = 0.0

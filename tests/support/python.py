@@ -22,6 +22,7 @@ def start_python(program: str, *, database: Database, library: Path = LIBRARY) -
         # `python -c` looks into the working directory first.
         cwd=library,
         env=environment,
+        stdin=subprocess.PIPE,  # the tests' own may be at its end, and a program may wait for it
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
