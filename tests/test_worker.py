@@ -143,7 +143,7 @@ def test_without_a_database_it_does_not_start(jobs: Jobs[Job], database: Databas
 def test_without_another_thread_it_does_not_start(
     jobs: Jobs[Job], database: Database, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start = threading.Thread.start
+    start, before = threading.Thread.start, set(threading.enumerate())
 
     def no_more_threads(thread: threading.Thread) -> None:
         if thread.name.startswith("sqla_jobs-") and thread.name.endswith(name):
@@ -153,7 +153,8 @@ def test_without_another_thread_it_does_not_start(
     monkeypatch.setattr(threading.Thread, "start", no_more_threads)
     refused(Worker(jobs, database.engine, threads=2, poll_interval=SOON), RuntimeError, "new thread")
     assert database.scalar(WORKERS) == 0
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("sqla_jobs-")]
+    left = set(threading.enumerate()) - before
+    assert not [thread.name for thread in left if thread.name.startswith("sqla_jobs-")]
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
