@@ -239,9 +239,11 @@ class Worker:
             # The system gives no more threads. A signal's exception does not wait: a job may run by now.
             if isinstance(error, Exception):
                 for each in self._threads:
-                    if each.ident is not None:
+                    if each.ident is not None and each is not timer:  # which waits for the goodbye
                         each.join()
                 self._goodbye()
+                if timer.ident is not None:
+                    timer.join()
             raise
 
     def stop(self, timeout: float | dt.timedelta | None = None) -> None:
