@@ -17,21 +17,14 @@ from sqla_jobs.errors import ConfigurationError, InvalidOption
 from sqla_jobs.worker.memory import resident_memory
 from tests.support.lane import leave_effect
 from tests.support.server import Database
-from tests.support.told import Told
 from tests.support.work import PATIENCE, SOON
 
 WORKERS = "SELECT count(*) FROM sqla_jobs_workers"
-SECOND = timedelta(seconds=1)
 
 
 @pytest.fixture
 def jobs() -> Jobs[Job]:
     return Jobs()
-
-
-@pytest.fixture
-def told() -> Told:
-    return Told()
 
 
 def enqueue(database: Database, *jobs: Job) -> list[int]:
