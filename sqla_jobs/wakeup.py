@@ -145,7 +145,7 @@ def apart(engine: Engine) -> Engine:
     # As the pool does it for its own events: an application may set a role or a search_path in one.
     # Joined as `Engine.execution_options` does it: what is listened to later is heard, too.
     own.dispatch = own.dispatch._join(engine.dispatch)  # pyright: ignore[reportAttributeAccessIssue]
-    own._has_events = engine._has_events
+    own._has_events = True  # else a kept connection would be deaf to what is listened to later
     event.listen(pool, "connect", _notice_a_dead_network)
     # Who holds it may be forgotten without a dispose(), or a connection come back to its pool after one.
     opened: set[Any] = set()

@@ -216,18 +216,27 @@ def temporary() -> Iterator[Path]:
         yield Path(folder)
 
 
-def test_ctrl_c_leaves_nothing_behind(tmp_path: Path, temporary: Path) -> None:
+@pytest.mark.parametrize(
+    "sight",
+    # The server while it starts is a child, too; later it is nobody's.
+    [
+        pytest.param("bin/postgres", id="the server starts"),
+        pytest.param("sqla_jobs worker", id="workers work"),
+    ],
+)
+def test_ctrl_c_leaves_nothing_behind(sight: str, tmp_path: Path, temporary: Path) -> None:
     file = few_orders(tmp_path / "few.csv", 400)
     with Program(
         "-m", "sqla_jobs", "demo", "--csv", str(file), folder=tmp_path, environment={"TMPDIR": str(temporary)}
     ) as demo:
-        workers: list[psutil.Process] = []
-        while not workers:  # all three need not be seen at once: on a busy machine one may be done by then
+        seen: list[psutil.Process] = []
+        # All three workers need not be seen at once: on a busy machine one may be done by then.
+        while not seen:
             if psutil.Process(demo.pid).status() == psutil.STATUS_ZOMBIE:
                 pytest.fail(f"the demo ended by itself: {demo.wait()} {demo.output} {demo.errors}")
-            threading.Event().wait(0.05)
+            threading.Event().wait(0.01)
             children = psutil.Process(demo.pid).children(recursive=True)
-            workers = [child for child in children if "worker" in command_line(child)]
+            seen = [child for child in children if sight in command_line(child)]
         demo.interrupt()
         assert demo.wait(PATIENCE) == 130, demo.errors
     assert "interrupted: stopping the workers and the server" in demo.output

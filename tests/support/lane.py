@@ -55,6 +55,7 @@ class Lane:
             self.worker_id = register(session)
         source = self.database.engine if self.source is None else self.source
         self.runner = Runner(self.jobs, sessions_of(source), persist)
+        self.database.at_end(self.runner.close)
 
     def task(self, function: Callable[..., Any], **options: Any) -> Task[..., Any, Job]:
         return self.jobs.task(name=function.__name__, **options)(function)

