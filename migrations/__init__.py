@@ -2,7 +2,8 @@
 
 An application with Alembic calls `upgrade` and `downgrade` in revisions of its own; autogenerate
 writes the calls (see `sqla_jobs.alembic`). One without calls `migrate`, or ``sqla-jobs migrate``.
-All run the same files of ``versions/`` and leave the same marker, which `installed` reads.
+All run the same files of ``versions/`` and leave the same marker, which `installed` reads. What those
+files are written with is in ``steps``, and is imported from here.
 """
 
 from __future__ import annotations
@@ -11,9 +12,8 @@ import contextlib
 import logging
 import shlex
 import threading
-from collections.abc import Iterator, Mapping
-from contextvars import ContextVar
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
@@ -22,24 +22,28 @@ from alembic import op
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import Script, ScriptDirectory
-from sqlalchemy import Connection, Engine, Text, cast, func, inspect, literal_column, select
-from sqlalchemy.schema import CreateSchema
+from sqlalchemy import Connection, Engine, Text, cast, func, literal_column, select
 
 from sqla_jobs.errors import SchemaError
-from sqla_jobs.models import companions, marker, marker_ddl
+from sqla_jobs.migrations.steps import PREFIX, in_schema
+from sqla_jobs.migrations.steps import Brought as Brought
+from sqla_jobs.migrations.steps import leave_marker as leave_marker
+from sqla_jobs.migrations.steps import make_schema as make_schema
+from sqla_jobs.migrations.steps import remove_marker as remove_marker
+from sqla_jobs.migrations.steps import reset_storage as reset_storage
+from sqla_jobs.migrations.steps import set_storage as set_storage
+from sqla_jobs.migrations.steps import target_schema as target_schema
+from sqla_jobs.models import companions, marker
 
 __all__ = ["check", "downgrade", "head", "installed", "lock", "migrate", "upgrade"]
 
 logger = logging.getLogger(__name__)
 
-_PREFIX = "sqla_jobs_"
 _INSTALL_NEWER = "install that one, pip install --upgrade sqla-jobs"
 _LOCK = select(func.pg_advisory_xact_lock(func.hashtextextended("sqla_jobs.migrate", 0)))
 
 # Operations.context() installs `alembic.op` for the whole process, not for one thread.
 _op_proxy = threading.Lock()
-
-_target_schema: ContextVar[str | None] = ContextVar("sqla_jobs_target_schema", default=None)
 
 
 # For an application's own revisions
@@ -144,47 +148,6 @@ def lock(connection: Connection) -> None:
     connection.execute(_LOCK)
 
 
-# For the revisions
-
-
-@dataclass(frozen=True)
-class Brought:
-    """The names that a revision brings, by table: what autogenerate leaves to the library.
-
-    Exact names, since an application has columns, constraints and indexes of its own on these tables.
-    A revision that renames brings the new name; no revision takes one out.
-    """
-
-    columns: Mapping[str, str] = field(default_factory=dict)
-    constraints: Mapping[str, str] = field(default_factory=dict)
-    indexes: Mapping[str, str] = field(default_factory=dict)
-
-
-def target_schema() -> str | None:
-    """The schema that the running revision is to work in."""
-    return _target_schema.get()
-
-
-def make_schema() -> None:
-    """Make the target schema if it is not there."""
-    if not (schema := target_schema()):
-        return
-    # IF NOT EXISTS still needs the right to create one, which who was given a schema may not have.
-    if not op.get_context().as_sql and inspect(op.get_bind()).has_schema(schema):
-        return
-    op.execute(CreateSchema(schema, if_not_exists=True))
-
-
-def leave_marker(revision: str) -> None:
-    """Let `installed` say ``revision`` from now on; the last thing that a revision does."""
-    _execute(marker_ddl(target_schema(), revision.removeprefix(_PREFIX)))
-
-
-def remove_marker() -> None:
-    """Let `installed` say None from now on; the last thing that the first revision undoes."""
-    _execute(marker_ddl(target_schema(), None))
-
-
 # For sqla_jobs.alembic
 
 
@@ -272,7 +235,7 @@ def _revisions() -> list[Script]:
 
 
 def _short(script: Script) -> str:
-    return script.revision.removeprefix(_PREFIX)
+    return script.revision.removeprefix(PREFIX)
 
 
 def _position(revision: str) -> int:
@@ -280,7 +243,7 @@ def _position(revision: str) -> int:
     names = ["base", *map(_short, _revisions())]
     if revision == "head":
         return len(names) - 1
-    if (short := revision.removeprefix(_PREFIX)) in names:
+    if (short := revision.removeprefix(PREFIX)) in names:
         return names.index(short)
     raise SchemaError(
         f"There is no sqla_jobs revision {revision!r}: this version of sqla_jobs has {', '.join(names)} and "
@@ -318,21 +281,12 @@ def _alembic_context(caller: str) -> MigrationContext:
 
 
 def _run(direction: Literal["upgrade", "downgrade"], steps: list[Script], schema: str | None) -> None:
-    with _in_schema(schema):
+    with in_schema(schema):
         for script in steps:
             getattr(script.module, direction)()
             logger.info(
                 "sqla_jobs revision: %s", direction, extra={"revision": _short(script), "schema": schema}
             )
-
-
-@contextlib.contextmanager
-def _in_schema(schema: str | None) -> Iterator[None]:
-    token = _target_schema.set(schema)
-    try:
-        yield
-    finally:
-        _target_schema.reset(token)
 
 
 def _migrate(connection: Connection, to: str, schema: str | None) -> str | None:
@@ -348,11 +302,6 @@ def _migrate(connection: Connection, to: str, schema: str | None) -> str | None:
         else:
             downgrade(to, schema=schema)
     return installed(connection, schema)
-
-
-def _execute(sql: str) -> None:
-    # A colon in the schema's name is no bind parameter.
-    op.execute(sql.replace(":", r"\:"))
 
 
 def _place(schema: str | None) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from sqlalchemy import Connection, Engine
@@ -18,7 +18,7 @@ from sqla_jobs.models import create_all as create_tables
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task, check_queue
+from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task, check_queue, enqueue_many
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -75,6 +75,7 @@ class Jobs(Registry[JobT]):
         priority: int = 0,
         retry: RetryPolicy | None = None,
         timeout: dt.timedelta | None = None,
+        group_commit: int | None = None,
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -86,6 +87,7 @@ class Jobs(Registry[JobT]):
         priority: int = 0,
         retry: RetryPolicy | None = None,
         timeout: dt.timedelta | None = None,
+        group_commit: int | None = None,
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -93,7 +95,11 @@ class Jobs(Registry[JobT]):
             name: what jobs call it by; None: ``<module>.<qualname>``.
             queue, priority: of its jobs, unless ``using`` says otherwise; see `Options`.
             retry: None: the default `RetryPolicy`.
-            timeout: after so long a run is interrupted, and has failed; None: it may take any time.
+            timeout: after so long a run is interrupted, and has failed; None: it may take any time, or with
+                ``group_commit`` a second.
+            group_commit: the fast lane: up to so many of its jobs, 1 to 50, are claimed, run and committed
+                together. For tasks that are short and have effects in this database only: after a crash
+                all of a group run again. None: each job has transactions of its own.
 
         Raises:
             TaskDefinitionError: the function cannot be a task.
@@ -108,7 +114,9 @@ class Jobs(Registry[JobT]):
         options = Options().changed({"queue": queue, "priority": priority})
 
         def register(function: Callable[..., Any]) -> Any:
-            return self.register(function, name=name, options=options, retry=retry, timeout=timeout)
+            return self.register(
+                function, name=name, options=options, retry=retry, timeout=timeout, group_commit=group_commit
+            )
 
         return register if function is None else register(function)
 
@@ -154,6 +162,21 @@ class Jobs(Registry[JobT]):
             InvalidArguments, ArgumentsNotStorable, InvalidOption
         """
         return ByName(self, {}).enqueue(session, task, **arguments)
+
+    def enqueue_many(self, session: Session | scoped_session[Any], jobs: Iterable[JobT]) -> list[int]:
+        """Enqueue new jobs in the Session's transaction by one statement; returns their ids, in order.
+
+        The jobs themselves stay outside of the Session and without an id. What is pending in it is
+        flushed first.
+
+        Parameters:
+            jobs: ``task.job(…)`` of each, or of `Jobs.job`; none is fine.
+
+        Raises:
+            EnqueueError: one of them is no new job of this model; nothing is written then.
+            InvalidOption: the first argument is no Session.
+        """
+        return enqueue_many(self.model, session, jobs)
 
     # -- cancel ------------------------------------------------------------------------------------
 

@@ -55,8 +55,9 @@ def test_kills_at_random_points_lose_and_double_nothing(
                 until(database, f"SELECT count(*) >= {effects} FROM effects", 60)
                 killer.kill_one(point)
             until(database, "SELECT count(*) = 0 FROM sqla_jobs WHERE state <> 'succeeded'", 60)
-            # The rows of the dead go as well, and a living process is not counted among them.
-            until(database, f"SELECT count(*) = {PROCESSES} FROM sqla_jobs_workers", 60)
+            # The dead are known as such, and no living process is counted among them.
+            living = f"SELECT count(*) = {PROCESSES} FROM sqla_jobs_workers WHERE died_at IS NULL"
+            until(database, living, 60)
             assert workers.end() == [0] * PROCESSES
         finally:
             with capsys.disabled():
@@ -67,7 +68,7 @@ def test_kills_at_random_points_lose_and_double_nothing(
     assert counted == (JOBS, JOBS)
     states = database.rows("SELECT state, count(*) FROM sqla_jobs GROUP BY state")
     assert states == [("succeeded", JOBS)]
-    assert database.scalar("SELECT count(*) FROM sqla_jobs_workers") == 0
+    assert database.scalar("SELECT count(*) FROM sqla_jobs_workers WHERE died_at IS NULL") == 0
     # Each kill cost the jobs of two threads at most, and some of them one: that of the point it was aimed at.
     crashes = database.scalar("SELECT sum(crashes) FROM sqla_jobs")
     assert len(POINTS) <= crashes <= 2 * len(kills)

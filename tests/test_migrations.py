@@ -25,6 +25,8 @@ from tests.support.python import start_python
 from tests.support.server import Database, fresh_database
 from tests.support.waiting import until_lock_waiters
 
+HEAD = models.SCHEMA_VERSION
+
 
 class Base(DeclarativeBase):
     pass
@@ -106,12 +108,12 @@ def test_autogenerate_knows_every_name_that_the_revisions_make(empty_database: D
 def test_migrate_up_twice_and_down_twice(empty_database: Database) -> None:
     engine = empty_database.engine
     for schema in (None, 'Odd: "name" %s'):
-        assert migrations.migrate(engine, schema=schema) == "0001"
+        assert migrations.migrate(engine, schema=schema) == HEAD
         made = objects(empty_database)
-        assert migrations.migrate(engine, schema=schema) == "0001"
+        assert migrations.migrate(engine, schema=schema) == HEAD
         assert objects(empty_database) == made
         with engine.connect() as connection:
-            assert migrations.installed(connection, schema) == "0001"
+            assert migrations.installed(connection, schema) == HEAD
             migrations.check(connection, schema)
         assert migrations.migrate(engine, to="base", schema=schema) is None
         assert migrations.migrate(engine, to="base", schema=schema) is None
@@ -133,17 +135,17 @@ def test_migrate_is_one_transaction_whatever_the_engine_says(
     with pytest.raises(SchemaError, match="no alembic command is running"):
         migrations.upgrade()
     empty_database.execute("DROP TABLE uq_sqla_jobs_schedules_name")
-    assert migrations.migrate(engine) == "0001"
+    assert migrations.migrate(engine) == HEAD
     engine.dispose()
 
 
 def test_migrate_is_part_of_a_transaction_that_is_already_there(empty_database: Database) -> None:
     with empty_database.engine.connect() as connection:
         with connection.begin() as transaction:
-            assert migrations.migrate(connection) == "0001"
+            assert migrations.migrate(connection) == HEAD
             transaction.rollback()
         assert objects(empty_database) == []
-        assert migrations.migrate(connection) == "0001"
+        assert migrations.migrate(connection) == HEAD
     assert "relation public.sqla_jobs" in objects(empty_database)
 
 
@@ -155,7 +157,7 @@ def test_migrate_on_an_async_connection(empty_database: Database) -> None:
         await engine.dispose()
         return revision
 
-    assert asyncio.run(main()) == "0001"
+    assert asyncio.run(main()) == HEAD
     assert "relation public.sqla_jobs" in objects(empty_database)
 
 
@@ -177,7 +179,7 @@ def test_four_processes_migrate_at_once(empty_database: Database) -> None:
         connection.exec_driver_sql("SELECT pg_advisory_xact_lock(hashtextextended('sqla_jobs.migrate', 0))")
         processes = [start_python(program, database=empty_database) for _ in range(4)]
         until_lock_waiters(empty_database, 4, processes)
-    assert [process.communicate(timeout=60) for process in processes] == [("0001\n", "")] * 4
+    assert [process.communicate(timeout=60) for process in processes] == [(f"{HEAD}\n", "")] * 4
 
 
 def test_a_reference_from_an_application_table_stops_the_downgrade(empty_database: Database) -> None:
@@ -195,7 +197,9 @@ def test_a_reference_from_an_application_table_stops_the_downgrade(empty_databas
 def test_a_revision_that_this_version_does_not_have(empty_database: Database) -> None:
     with empty_database.engine.connect() as connection, revision_of(connection):
         for direction in (migrations.upgrade, migrations.downgrade):
-            with pytest.raises(SchemaError, match=r"no sqla_jobs revision '0009'.* has base, 0001 and head"):
+            with pytest.raises(
+                SchemaError, match=r"no sqla_jobs revision '0009'.* has base, 0001, 0002 and head"
+            ):
                 direction("0009")
 
 
@@ -216,13 +220,13 @@ def test_only_postgresql() -> None:
 
 def test_upgrade_and_downgrade_do_nothing_where_there_is_nothing_to_do(empty_database: Database) -> None:
     with empty_database.engine.begin() as connection, revision_of(connection):
-        migrations.downgrade("base", since="0001")
+        migrations.downgrade("base", since=HEAD)
         assert migrations.installed(connection) is None
-        migrations.upgrade("0001")
+        migrations.upgrade(HEAD)
         # By its full name, and from where the application's revision believes to begin.
-        migrations.upgrade("sqla_jobs_0001", since="base")
-        migrations.downgrade("0001", since="0001")
-        assert migrations.installed(connection) == "0001"
+        migrations.upgrade(f"sqla_jobs_{HEAD}", since="base")
+        migrations.downgrade(HEAD, since=HEAD)
+        assert migrations.installed(connection) == HEAD
 
 
 def test_offline_begins_where_since_says(empty_database: Database) -> None:
@@ -233,7 +237,7 @@ def test_offline_begins_where_since_says(empty_database: Database) -> None:
             migrations.upgrade("0001", schema="jobs")
             assert "CREATE SCHEMA IF NOT EXISTS jobs" in script.getvalue()
             assert "CREATE TABLE jobs.sqla_jobs (" in script.getvalue()
-            with pytest.raises(SchemaError, match=r'say it, as in downgrade\(\'base\', since="0001"\)'):
+            with pytest.raises(SchemaError, match=r'say it, as in downgrade\(\'base\', since="0002"\)'):
                 migrations.downgrade()
 
 
@@ -259,7 +263,7 @@ COMPLAINTS: dict[str, tuple[Callable[[Database], object], str]] = {
     ),
     "a table is lost": (
         damaged("DROP TABLE sqla_jobs_queues"),
-        "says that the sqla_jobs tables in the default schema are at revision 0001, but sqla_jobs_queues",
+        "says that the sqla_jobs tables in the default schema are at revision 0002, but sqla_jobs_queues",
     ),
 }
 

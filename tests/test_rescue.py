@@ -45,7 +45,8 @@ def row(session: Session, job: Claimed) -> Any:
 
 
 def workers(session: Session) -> list[int]:
-    return list(session.scalars(text("SELECT id FROM sqla_jobs_workers ORDER BY id")))
+    """The living ones."""
+    return list(session.scalars(text("SELECT id FROM sqla_jobs_workers WHERE died_at IS NULL ORDER BY id")))
 
 
 # -- the worker's row ------------------------------------------------------------------------------

@@ -4,13 +4,18 @@ None of them begins, commits or rolls back: the transaction is the caller's. An 
 them with ``AsyncSession.run_sync``.
 
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
+    groups     claim_either, join, finish_group: the fast lane
+    enqueued   insert, enqueue_many: without a flush
     cancels    cancel, of one job or of all that wait
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
+from sqla_jobs.lifecycle.enqueued import can_insert, enqueue_many, insert
+from sqla_jobs.lifecycle.groups import claim_either, finish_group, join
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
+    Mark,
     Standing,
     Written,
     cancel_requests,
@@ -43,22 +48,29 @@ __all__ = [
     "Cancelled",
     "Claimed",
     "Health",
+    "Mark",
     "Rescued",
     "Standing",
     "Written",
+    "can_insert",
     "cancel",
     "cancel_requests",
     "cancel_waiting",
     "claim",
+    "claim_either",
     "deny_lock",
     "enqueue",
+    "enqueue_many",
     "finish",
+    "finish_group",
     "give_back_strays",
     "goodbye",
     "has_work",
     "health",
     "heartbeat",
     "hold",
+    "insert",
+    "join",
     "next_due",
     "promote",
     "register",

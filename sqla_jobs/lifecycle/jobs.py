@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -46,14 +46,34 @@ class Claimed:
 
 def claimed(row: Any) -> Claimed:
     """A row of the columns in ``statements.CLAIMED``."""
-    job = Claimed(*row[: len(statements.CLAIMED)])
+    job_id, task, text, *rest = row[: len(statements.CLAIMED)]
     try:
-        return replace(job, arguments=json.loads(row.arguments))
+        return Claimed(job_id, task, json.loads(text), *rest)
     except (ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
-        return replace(
-            job, arguments={}, unreadable=ArgumentsNotLoadable(job.task, None, row.arguments, reason)
-        )
+        why = ArgumentsNotLoadable(task, None, text, reason)
+        return Claimed(job_id, task, {}, *rest, why)  # type: ignore[call-arg]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """The last job that was claimed of a queue: where to go on, as long as nothing may be before it."""
+
+    priority: int
+    run_at: dt.datetime
+    id: int
+
+    @classmethod
+    def at(cls, job: Claimed) -> Mark:
+        """The mark that a claim of this job leaves."""
+        return cls(job.priority, job.run_at, job.id)
+
+
+def behind(mark: Mark | None) -> dict[str, Any]:
+    """A mark as the parameters of a statement."""
+    if mark is None:
+        return {}
+    return {"mark_priority": mark.priority, "mark_run_at": mark.run_at, "mark_id": mark.id}
 
 
 @dataclass(frozen=True)
@@ -123,7 +143,8 @@ def _rendered(statement: Any, dialect: Dialect) -> tuple[str, Mapping[str, Any]]
     return known[statement]
 
 
-def _selection(queues: Sequence[str] | None) -> dict[str, Any]:
+def selection(queues: Sequence[str] | None) -> dict[str, Any]:
+    """A list of queues as the parameter of a statement; none for any queue."""
     return {"queues": list(queues)} if queues else {}
 
 
@@ -148,6 +169,7 @@ def claim(
     *,
     limit: int = 1,
     innocent: bool = False,
+    mark: Mark | None = None,
     now: dt.datetime | None = None,
 ) -> list[Claimed]:
     """Ordinary lane: make up to ``limit`` queued jobs ``running`` for this worker.
@@ -156,15 +178,17 @@ def claim(
 
     Parameters:
         innocent: only jobs that no worker has died of yet.
+        mark: only jobs behind it, of its priority; what has come before it since is not seen.
     """
-    chosen = _selection(queues)
+    chosen = selection(queues)
     rows = execute(
         session,
         model,
-        statements.claim(model, not chosen, innocent, limit),
+        statements.claim(model, not chosen, innocent, limit, mark is not None),
         p_worker_id=worker_id,
         now=now,
         **chosen,
+        **behind(mark),
     )
     return [claimed(row) for row in rows]
 
@@ -184,7 +208,7 @@ def take(
     Parameters:
         held: jobs that this transaction has taken already and not yet finished.
     """
-    chosen = _selection(queues)
+    chosen = selection(queues)
     any_queue = not chosen
     ready = statements.take(model, any_queue)
     row = (
@@ -209,15 +233,16 @@ def finish(
     """Record an attempt's outcome, fenced by its claim; None: the claim does not hold any more.
 
     Parameters:
-        taken: the row is locked by ``take`` in this transaction rather than ``running``.
+        taken: the row is locked in this transaction, by ``take`` or `lock_next`, rather than ``running``.
     """
-    fence = {"p_started_at": job.started_at} if taken else {"p_worker_id": job.worker_id}
+    fence = {"p_started_at": job.started_at} if taken else {}
     row = execute(
         session,
         model,
         statements.finish(model, "queued" if taken else "running"),
         p_id=job.id,
         p_claim=job.claim,
+        p_worker_id=job.worker_id,
         p_state=outcome.state.value,
         delay=outcome.delay,
         refund=0 if outcome.spent else 1,
@@ -283,7 +308,7 @@ def remaining(
     session: Session, model: Model, queues: Sequence[str] | None = None, *, now: dt.datetime | None = None
 ) -> int:
     """How many jobs are queued, running or due."""
-    chosen = _selection(queues)
+    chosen = selection(queues)
     statement = statements.remaining(model, any_queue=not chosen)
     return int(execute(session, model, statement, now=now, **chosen).scalar_one())
 
@@ -297,6 +322,6 @@ def has_work(
     now: dt.datetime | None = None,
 ) -> bool:
     """Whether a job is queued or due, locked or not, or runs under this worker."""
-    chosen = _selection(queues)
+    chosen = selection(queues)
     statement = statements.has_work(model, any_queue=not chosen)
     return bool(execute(session, model, statement, p_worker_id=worker_id, now=now, **chosen).scalar_one())

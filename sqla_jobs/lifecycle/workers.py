@@ -55,7 +55,7 @@ def heartbeat(
     *,
     now: dt.datetime | None = None,
 ) -> bool:
-    """Say that this worker lives and what it runs; False: it was taken for dead and has no row."""
+    """Say that this worker lives and what it runs; False: it was taken for dead."""
     result = execute(session, model, statements.heartbeat(model), p_id=worker_id, p_running=running, now=now)
     return bool(result.rowcount)
 
@@ -108,13 +108,15 @@ def rescue(
 ) -> list[Rescued]:
     """Give back the jobs of dead workers: by the retry policy, or ``failed`` with ``WorkerDied``.
 
-    A worker whose last heartbeat is older than its limit loses its row first, in this transaction:
-    if it lives after all, its next heartbeat finds no row. A running job whose worker has no row is
-    an orphan. Returns at most 100; call again, in a new transaction, while there are some.
+    A worker whose last heartbeat is older than its limit is noted as dead first, in this transaction:
+    if it lives after all, its next heartbeat finds no living row. For a minute all can see that a worker
+    has just died; then whoever calls this removes its row. A running job whose worker has no row, or is
+    dead, is an orphan. Returns at most 100; call again, in a new transaction, while there are some.
 
     Parameters:
-        gone: workers that have let go of their lock, as `unheld` has shown them; they lose their rows too.
+        gone: workers that have let go of their lock, as `unheld` has shown them; they are dead too.
     """
+    execute(session, model, statements.forget(model), now=now)
     dead = execute(session, model, statements.bury(model), gone=list(gone), now=now)
     buried = {row.id: row for row in dead}
     orphans = [claimed(row) for row in execute(session, model, statements.orphans(model))]
@@ -123,12 +125,13 @@ def rescue(
     # A lock that had to re-read a changed row judges it by the snapshot from before: the job may
     # have been rescued and claimed meanwhile by a worker too young to be in that snapshot.
     ids = [job.worker_id for job in orphans if job.worker_id is not None]
-    alive = set(execute(session, model, statements.living(model), ids=ids).scalars())
+    known = {row.id: row for row in execute(session, model, statements.known(model), ids=ids)}
     rescued = []
     for job in orphans:
-        if job.worker_id in alive:
+        worker = known.get(job.worker_id)
+        if worker is not None and worker.lives:
             continue
-        outcome = _after_death(job, buried.get(job.worker_id), policy_for)
+        outcome = _after_death(job, buried.get(job.worker_id) or worker, policy_for)
         try:
             with session.begin_nested():
                 written = finish(session, model, job, outcome, now=now)
@@ -205,7 +208,7 @@ class Health(NamedTuple):
     """The worker processes of a host, or of all."""
 
     known: int
-    """How many have a row; who has none has stopped, or was taken for dead."""
+    """How many have a row that does not say that they are dead; who has none has stopped."""
     last: dt.timedelta | None
     """The age of their last heartbeat; None: there are none."""
     living: int

@@ -82,11 +82,11 @@ class Runner:
         sessions: Sessions,
         persist: Callable[[Callable[[], Any]], Any],
     ) -> None:
-        self._registry = registry
-        self._model: type[JobMixin] = registry.model
-        self._sessions = sessions
-        self._persist = persist
-        self.engine = _engine_of(sessions, self._model)
+        self.registry = registry
+        self.model: type[JobMixin] = registry.model
+        self.sessions = sessions
+        self.persist = persist
+        self.engine = _engine_of(sessions, self.model)
         self._kept = Kept(self.engine)
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)
@@ -100,7 +100,7 @@ class Runner:
             innocent: only one that no worker has died of yet.
         """
         claimed = self.at_once(
-            lambda s: lifecycle.claim(s, self._model, worker_id, queues, innocent=innocent),
+            lambda s: lifecycle.claim(s, self.model, worker_id, queues, innocent=innocent),
             again=False,  # it may stand
         )
         return claimed[0] if claimed else None
@@ -144,7 +144,7 @@ class Runner:
             interrupter: what another thread may end the job by.
         """
         interrupter = interrupter or Interrupter()
-        policy = self._registry.policy_for(job.task)
+        policy = self.registry.policy_for(job.task)
         view = running(job, policy)
         try:
             result = self._run_until_recorded(job, view, policy, interrupter)
@@ -153,7 +153,7 @@ class Runner:
                 raise
             # A policy that raises, or an outcome that the table refuses: given back, it would run for ever.
             log.exception("job %s (%s): its outcome cannot be recorded", job.id, job.task, extra=facts(view))
-            result = self._record(job, view, decide(None, error, _delay_for(RetryPolicy(), view)))
+            result = self._record(job, view, decide(None, error, delay_for(RetryPolicy(), view)))
         if result is None and interrupter.given_up:
             log.info("job %s (%s) has come to an end after all", job.id, job.task, extra=facts(view))
         elif result is None:
@@ -165,9 +165,9 @@ class Runner:
 
         What it still writes is refused by the fence.
         """
-        policy = self._registry.policy_for(job.task)
+        policy = self.registry.policy_for(job.task)
         view = running(job, policy)
-        return self._record(job, view, decide(None, reason, _delay_for(policy, view)))
+        return self._record(job, view, decide(None, reason, delay_for(policy, view)))
 
     def _run_until_recorded(
         self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter
@@ -190,7 +190,7 @@ class Runner:
         result: Finished | _Refused | None = None
         ended = False
         try:
-            with self._sessions() as session:
+            with self.sessions() as session:
                 try:
                     result = self._in_session(session, job, view, policy, interrupter)
                 finally:
@@ -209,15 +209,15 @@ class Runner:
         policy: RetryPolicy,
         interrupter: Interrupter,
     ) -> Finished | _Refused | None:
-        scope = JobScope(session, self._model, owned=True, interrupter=interrupter)
+        scope = JobScope(session, self.model, owned=True, interrupter=interrupter)
         ran, outcome = Ran(), None
         try:
-            ran = run(self._registry, job, view, scope, session)
+            ran = run(self.registry, job, view, scope, session)
             interrupter.close()
             if is_conflict(ran.error):
                 raise ran.error
-            outcome = decide(ran.returned, ran.error, _delay_for(policy, view))
-            written = lifecycle.finish(session, self._model, job, outcome)
+            outcome = decide(ran.returned, ran.error, delay_for(policy, view))
+            written = lifecycle.finish(session, self.model, job, outcome)
             if written is not None:
                 scope.commit()
                 return finished(view, outcome, written)
@@ -225,11 +225,11 @@ class Runner:
             if isinstance(error, JobEscaped):
                 scope.abandon()
             else:
-                _discard(session, error)
+                discard(session, error)
             if interrupter.reason is not None and error.__cause__ is interrupter.reason:
                 error = interrupter.reason  # it cost the connection
             return _Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed)
-        _discard(session)
+        discard(session)
         return _Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)
 
     def _after_refusal(
@@ -241,7 +241,7 @@ class Runner:
         may have the claim: the row is read before anything is done.
         """
         error, outcome = refused.error, refused.outcome
-        row = self._persist(lambda: self._standing(job))
+        row = self.persist(lambda: self.standing(job))
         if row is None or not row.holds(job):
             if row is None or outcome is None or not (refused.may_stand and row.shows(job, outcome)):
                 return None
@@ -259,7 +259,7 @@ class Runner:
                 return self._record(job, view, outcome)
             if may_rerun and not refused.checkpointed:
                 return _Rerun.AGAIN
-        return self._record(job, view, decide(None, error, _delay_for(policy, view)))
+        return self._record(job, view, decide(None, error, delay_for(policy, view)))
 
     def _record(self, job: Claimed, view: RunningJob, outcome: Outcome) -> Finished | None:
         """Write an outcome in a transaction that holds nothing else, for as long as it takes."""
@@ -268,17 +268,18 @@ class Runner:
         def write() -> Written | None:
             nonlocal unsure
             if unsure:  # the answer to the write before this one may have been lost
-                row = self._standing(job)
+                row = self.standing(job)
                 if row is not None and not row.holds(job) and row.shows(job, outcome):
                     return _shown(row, outcome)
             unsure = True
-            return self.transact(lambda s: lifecycle.finish(s, self._model, job, outcome))
+            return self.transact(lambda s: lifecycle.finish(s, self.model, job, outcome))
 
-        written = self._persist(write)
+        written = self.persist(write)
         return None if written is None else finished(view, outcome, written)
 
-    def _standing(self, job: Claimed) -> Standing | None:
-        return self.transact(lambda s: lifecycle.standing(s, self._model, job.id))
+    def standing(self, job: Claimed) -> Standing | None:
+        """What the job's row says now; None: it is gone."""
+        return self.transact(lambda s: lifecycle.standing(s, self.model, job.id))
 
 
 def _shown(row: Standing, outcome: Outcome) -> Written:
@@ -286,7 +287,8 @@ def _shown(row: Standing, outcome: Outcome) -> Written:
     return Written(row.state if cancelled else outcome.state, row.run_at)
 
 
-def _delay_for(policy: RetryPolicy, job: RunningJob) -> Callable[[BaseException], dt.timedelta | None]:
+def delay_for(policy: RetryPolicy, job: RunningJob) -> Callable[[BaseException], dt.timedelta | None]:
+    """What the policy says of an error of this run."""
     return policy_at(policy, job.attempt, job.max_attempts)
 
 
@@ -294,7 +296,7 @@ def _give_up(_: BaseException) -> None:
     return None
 
 
-def _discard(session: Session, error: BaseException | None = None) -> None:
+def discard(session: Session, error: BaseException | None = None) -> None:
     """Leave nothing of the transaction, in whatever state its connection is."""
     try:
         if error is not None and is_lost(error):

@@ -14,7 +14,7 @@ from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, GiveBack, JobsError, Snooze, shown
 from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.outcome import JobState, Outcome
-from sqla_jobs.scope import JobScope, Ran
+from sqla_jobs.scope import GroupScope, JobScope, Ran
 from sqla_jobs.tasks import Registry, RunningJob, as_current
 
 CANCELLED: Final = "cancelled while it ran"
@@ -41,7 +41,9 @@ class Finished:
         return self.error is not None and not isinstance(self.error, (Cancel, GiveBack, Snooze))
 
 
-def run(registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope, session: Session) -> Ran:
+def run(
+    registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope | GroupScope, session: Session
+) -> Ran:
     """Run the task in its scope; what keeps it from being called is an error of the job."""
 
     def checkpoint(given: Any) -> None:

@@ -6,6 +6,14 @@ surrounding transaction goes no further than the job's savepoint: ``commit()`` k
 it, ``rollback()`` and ``close()`` go back to it, ``begin()`` is a savepoint of its own. On exit the
 work is released into the surrounding transaction, or rolled back, and the scope checks that savepoint
 and transaction are still its own.
+
+    contained    what a job meets on its Session and its connections
+    job          one job in a savepoint of its own
+    group        several jobs, one after the other, in a standing one
+    savepoint    one savepoint, as the Session and as each connection has it
+    connections  what is watched on them
+    interrupts   how another thread ends a job
+    sql          what a statement would do to the transaction
 """
 
 from __future__ import annotations
@@ -15,10 +23,12 @@ from typing import Any
 from sqlalchemy.orm import scoped_session
 
 from sqla_jobs.scope.connections import refuse_autocommit, refuse_driver
+from sqla_jobs.scope.group import GroupScope
 from sqla_jobs.scope.interrupts import Interrupted, Interrupter
 from sqla_jobs.scope.job import JobScope, Ran
 
 __all__ = [
+    "GroupScope",
     "Interrupted",
     "Interrupter",
     "JobScope",

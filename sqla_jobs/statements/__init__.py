@@ -1,13 +1,15 @@
 """Every SQL statement: functions that return SQLAlchemy statements, by the state of the jobs they look for.
 
+    enqueued     enqueue, enqueue_many: not in the table yet
     queued       claim, take, take_due: the next jobs to run
+    grouped      claim_either, join, finish_group: the fast lane
     running      finish, hold, standing, running_under, cancel_requests, orphans: under a claim
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     unfinished   remaining, has_work: what is left to do
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     notices      notify, listen, and what the listening connection needs
-    workers      register, heartbeat, goodbye, bury, living, health: the processes
+    workers      register, heartbeat, goodbye, bury, forget, known, health: the processes
     terms        what the statements are made of
 
 Each is built once per model and cached. They are Core statements on the models' tables, so that an
@@ -28,20 +30,33 @@ would be cheaper on a small table and ruinous on a large one. tests/test_plans.p
 """
 
 from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
+from sqla_jobs.statements.enqueued import ENQUEUED, Source, enqueue, enqueue_many, left_to_the_table
+from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
-from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify
+from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.queued import claim, take, take_due
 from sqla_jobs.statements.running import cancel_requests, finish, hold, orphans, running_under, standing
 from sqla_jobs.statements.scheduled import next_due, promote
-from sqla_jobs.statements.terms import CLAIMED, PROMOTE_BATCH, RESCUE_BATCH, Model, after, job_table, now
+from sqla_jobs.statements.terms import (
+    CLAIMED,
+    PROMOTE_BATCH,
+    RESCUE_BATCH,
+    Model,
+    after,
+    delay_of,
+    job_table,
+    now,
+)
 from sqla_jobs.statements.unfinished import has_work, remaining
-from sqla_jobs.statements.workers import bury, goodbye, health, heartbeat, living, register
+from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbeat, known, register
 
 __all__ = [
     "CLAIMED",
+    "ENQUEUED",
     "PROMOTE_BATCH",
     "RESCUE_BATCH",
     "Model",
+    "Source",
     "after",
     "backend",
     "bury",
@@ -50,7 +65,13 @@ __all__ = [
     "cancel_waiting",
     "channel",
     "claim",
+    "delay_of",
+    "enqueue",
+    "enqueue_many",
+    "claim_either",
     "finish",
+    "forget",
+    "finish_group",
     "glance",
     "goodbye",
     "has_work",
@@ -58,12 +79,15 @@ __all__ = [
     "heartbeat",
     "hold",
     "job_table",
+    "join",
     "keep_alive",
+    "known",
+    "left_to_the_table",
     "listen",
-    "living",
     "lock",
     "next_due",
     "notify",
+    "notify_once",
     "now",
     "orphans",
     "promote",

@@ -1,4 +1,7 @@
-"""The advisory lock by which others see that a worker process lives, keyed by its own row.
+"""Whether a worker process lives: its row, and the advisory lock keyed by it, by which others see it.
+
+A worker that was found dead keeps its row for a minute, so that every process can see that somebody has just
+died; it is a row of the dead from then on, also if the process lives after all.
 
 The key is made of the row's id and its table, so that two schemas of one database do not share keys.
 Whoever has no row can have no lock.
@@ -13,6 +16,8 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Executable,
+    FromClause,
+    Interval,
     Table,
     Text,
     and_,
@@ -27,9 +32,22 @@ from sqlalchemy import (
     update,
 )
 
-from sqla_jobs.statements.terms import Model, once, worker_table
+from sqla_jobs.statements.terms import Model, now, once, worker_table
+
+LATELY: Final = literal_column("interval '1 minute'", Interval)
+"""How long the row of a dead worker is kept."""
 
 _XMIN: Final = cast(literal_column("xmin"), Text)
+
+
+def lives(worker: FromClause) -> ColumnElement[bool]:
+    """Whether the row is that of a worker which nobody has found dead."""
+    return worker.c.died_at.is_(None)
+
+
+def died_lately(worker: FromClause) -> ColumnElement[bool]:
+    """Whether the row is that of a worker which was found dead within the last minute. Parameter: ``now``."""
+    return worker.c.died_at > now() - LATELY
 
 
 def _key(worker: Table) -> ColumnElement[Any]:
@@ -63,7 +81,7 @@ def lock(model: Model) -> Executable:
     It does not wait: who holds it may be a connection of our own that the server takes for alive.
     """
     worker = worker_table(model)
-    mine = worker.c.id == bindparam("p_id", type_=BigInteger)
+    mine = and_(worker.c.id == bindparam("p_id", type_=BigInteger), lives(worker))
     return select(func.pg_try_advisory_lock(_key(worker), type_=Boolean)).where(mine)
 
 
@@ -75,7 +93,10 @@ def unlock() -> Executable:
 
 @once
 def say_locked(model: Model) -> Executable:
-    """The row of ``:p_id`` says that its lock is held. Only by who holds it, on the same connection."""
+    """The row of ``:p_id`` says that its lock is held. Only by who holds it, on the same connection.
+
+    Not the row of one that was taken for dead between the lock and this word.
+    """
     return _say(model, locked=True)
 
 
@@ -87,7 +108,7 @@ def say_unlocked(model: Model) -> Executable:
 
 def _say(model: Model, *, locked: bool) -> Executable:
     worker = worker_table(model)
-    mine = worker.c.id == bindparam("p_id", type_=BigInteger)
+    mine = and_(worker.c.id == bindparam("p_id", type_=BigInteger), lives(worker))
     return update(worker).where(mine).values(locked=locked)
 
 
@@ -108,4 +129,4 @@ def unheld(model: Model) -> Executable:
         func.pg_last_xact_replay_timestamp().is_(None),
     )
     known = or_(bindparam("p_any", type_=Boolean), since_start)
-    return select(version(worker)).where(is_free(worker, and_(others, known)))
+    return select(version(worker)).where(is_free(worker, and_(others, known, lives(worker))))

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 from typing import Final
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import ARRAY, Executable, Text, bindparam, case, column, func, select, table, text
+from sqlalchemy import ARRAY, Dialect, Executable, Text, bindparam, case, column, func, select, table, text
 
 from sqla_jobs.statements.terms import Model, job_table, once
 
@@ -41,6 +42,17 @@ def notify() -> Executable:
         .render_derived("told")
     )
     return select(func.pg_notify(told.c.channel, told.c.payload))
+
+
+def notify_once(dialect: Dialect) -> str:
+    """`notify` of one ``payload`` on one ``channel``, as the driver takes it."""
+    if dialect not in _notify_once:
+        told = func.pg_notify(bindparam("channel", type_=Text), bindparam("payload", type_=Text))
+        _notify_once[dialect] = str(select(told).compile(dialect=dialect))
+    return _notify_once[dialect]
+
+
+_notify_once: WeakKeyDictionary[Dialect, str] = WeakKeyDictionary()
 
 
 @once

@@ -8,16 +8,20 @@ from sqlalchemy import (
     ARRAY,
     BigInteger,
     ColumnElement,
+    DateTime,
     Executable,
+    SmallInteger,
     Table,
     and_,
     bindparam,
     func,
     select,
     true,
+    tuple_,
     update,
 )
 
+from sqla_jobs.statements.liveness import lives
 from sqla_jobs.statements.terms import (
     ONE,
     PROMOTE_BATCH,
@@ -38,22 +42,31 @@ from sqla_jobs.statements.terms import (
 _ANY_ROW: Final = true()
 
 
-def _next(
-    job: Table, any_queue: bool, *columns: ColumnElement[Any], limit: int = 1, where: Any = _ANY_ROW
+def following(
+    job: Table,
+    any_queue: bool,
+    *columns: ColumnElement[Any],
+    limit: int = 1,
+    where: Any = _ANY_ROW,
+    marked: bool = False,
+    locked: bool = True,
 ) -> Any:
     """The next queued rows, locked, in the order in which they are to run.
+
+    ``marked``: only behind the mark ``mark_priority``, ``mark_run_at``, ``mark_id``, and of its priority. The
+    index entries of jobs that were queued before it and are not any more stay until VACUUM may remove them,
+    which it may not while any transaction is as old as they are; each claim would read all of them again.
 
     With queues: all of the first before any of the second. The lateral runs once a queue, in the
     array's order, and stops at the limit. There is no ORDER BY above it: that would sort the
     backlog of every queue (measured at 1M rows: 150 ms instead of 0.5).
     """
     order: list[Any] = [job.c.priority.desc(), job.c.run_at, job.c.id]
-    first = (
-        select(*columns)
-        .where(job.c.state == state("queued"), where)
-        .limit(rows(limit))
-        .with_for_update(skip_locked=True, key_share=True)
-    )
+    first = select(*columns).where(job.c.state == state("queued"), where).limit(rows(limit))
+    if marked:
+        first = first.where(*_behind_mark(job))
+    if locked:
+        first = first.with_for_update(skip_locked=True, key_share=True)
     if any_queue:
         return first.order_by(*order)
     queue = each_queue()
@@ -64,11 +77,44 @@ def _next(
     return select(*each.c).select_from(queue.join(each, true())).limit(rows(limit))
 
 
+def _behind_mark(job: Table) -> list[ColumnElement[bool]]:
+    # One comparison of two rows, which the index can begin with; three, joined by OR, it cannot.
+    run_at = bindparam("mark_run_at", type_=DateTime(timezone=True))
+    return [
+        job.c.priority == bindparam("mark_priority", type_=SmallInteger),
+        tuple_(job.c.run_at, job.c.id) > tuple_(run_at, bindparam("mark_id", type_=BigInteger)),
+    ]
+
+
+def registered(model: Model) -> ColumnElement[bool]:
+    """Whether the worker of ``:p_worker_id`` is not taken for dead.
+
+    Evaluated once, before anything is read: a process that was stopped between its last look at the clock and
+    the statement, and was taken for dead meanwhile, claims nothing under the id of a dead worker.
+    """
+    known = worker_table(model).alias("known")
+    mine = select(known.c.id).where(known.c.id == bindparam("p_worker_id", type_=BigInteger), lives(known))
+    return mine.scalar_subquery().is_not(None)
+
+
+def run_under(job: Table) -> dict[str, Any]:
+    """What makes a queued job ``running`` for ``:p_worker_id``."""
+    return {
+        "state": state("running"),
+        "attempt": job.c.attempt + ONE,
+        "claim": job.c.claim + ONE,
+        "worker_id": bindparam("p_worker_id", type_=BigInteger),
+        "started_at": now(),
+    }
+
+
 @once
-def claim(model: Model, any_queue: bool, innocent: bool = False, limit: int = 1) -> Executable:
+def claim(
+    model: Model, any_queue: bool, innocent: bool = False, limit: int = 1, marked: bool = False
+) -> Executable:
     """Ordinary lane: ``queued`` -> ``running`` for up to ``limit`` jobs, for ``:p_worker_id``.
 
-    Parameters: ``p_worker_id``, ``now``, and ``queues`` unless ``any_queue``.
+    Parameters: ``p_worker_id``, ``now``, ``queues`` unless ``any_queue``, those of `following`.
     ``innocent``: only jobs that no worker has died of.
     Nothing if that worker has no row: it was taken for dead. Locks the rows it takes, passing over
     locked ones. Index: ``ix_sqla_jobs_claim``, or ``ix_sqla_jobs_claim_any``. The CTE is there
@@ -76,23 +122,13 @@ def claim(model: Model, any_queue: bool, innocent: bool = False, limit: int = 1)
     takes more than the limit.
     """
     job = job_table(model)
-    known = worker_table(model).alias("known")
-    registered = select(known.c.id).where(known.c.id == bindparam("p_worker_id", type_=BigInteger))
-    # Evaluated once, before anything is read: a process that was stopped between its last look at the clock
-    # and this statement, and was taken for dead meanwhile, claims nothing under the id of a dead worker.
-    alive = registered.scalar_subquery().is_not(None)
+    alive = registered(model)
     eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
-    picked = _next(job, any_queue, job.c.id, limit=limit, where=eligible).cte("picked")
+    picked = following(job, any_queue, job.c.id, limit=limit, where=eligible, marked=marked).cte("picked")
     return (
         update(job)
         .where(is_(job.c.id, picked.c.id))
-        .values(
-            state=state("running"),
-            attempt=job.c.attempt + ONE,
-            claim=job.c.claim + ONE,
-            worker_id=bindparam("p_worker_id", type_=BigInteger),
-            started_at=now(),
-        )
+        .values(run_under(job))
         .returning(*claimed(job), durable())
     )
 
@@ -110,7 +146,7 @@ def take(model: Model, any_queue: bool) -> Executable:
     job = job_table(model)
     columns = [now().label("started_at") if c.key == "started_at" else c for c in claimed(job)]
     others = job.c.id != func.all(bindparam("held", [], ARRAY(BigInteger)))
-    taken: Executable = _next(job, any_queue, *columns, where=and_(job.c.crashes < ONE, others))
+    taken: Executable = following(job, any_queue, *columns, where=and_(job.c.crashes < ONE, others))
     return taken
 
 

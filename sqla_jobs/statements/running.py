@@ -27,6 +27,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from sqla_jobs.outcome import HISTORY_LIMIT
+from sqla_jobs.statements.liveness import lives
 from sqla_jobs.statements.terms import (
     ONE,
     RESCUE_BATCH,
@@ -46,10 +47,10 @@ def finish(model: Model, fence: str) -> Executable:
     """Write the outcome of an attempt, if the claim still holds; returns (state, run_at) or no row.
 
     ``fence="running"``: the ordinary lane; the row must be running under this very claim of this
-    worker. ``fence="queued"``: inside the transaction that holds the row's lock since ``take``;
-    attempt and claim are counted here.
+    worker. ``fence="queued"``: inside the transaction that holds the row's lock since ``take``, or the fast
+    lane's claim; attempt and claim are counted here.
 
-    Parameters: ``p_id``, ``p_claim``, ``p_worker_id`` (``running`` only), ``p_state``, ``delay`` (null:
+    Parameters: ``p_id``, ``p_claim``, ``p_worker_id`` (null in `work_once`), ``p_state``, ``delay`` (null:
     ``run_at`` stays), ``refund`` and ``crash`` (0 or 1), ``record`` (null: nothing is added to ``attempts``),
     ``p_started_at`` (``queued`` only), ``now``. Locks the row. Index: the primary key.
 
@@ -64,6 +65,8 @@ def finish(model: Model, fence: str) -> Executable:
     in_claim = fence == "queued"
     attempt = job.c.attempt + ONE if in_claim else job.c.attempt
     started = bindparam("p_started_at", type_=DateTime(timezone=True)) if in_claim else job.c.started_at
+    mine = bindparam("p_worker_id", type_=BigInteger)
+    worker = mine if in_claim else job.c.worker_id
     is_final = wanted.in_([state("succeeded"), state("failed"), state("cancelled")])
     cancelled = and_(job.c.cancel_requested_at.is_not(None), ~is_final)
     final = or_(is_final, cancelled)
@@ -72,7 +75,7 @@ def finish(model: Model, fence: str) -> Executable:
             text("'attempt'"), attempt,
             text("'started_at'"), started,
             text("'finished_at'"), now(),
-            text("'worker_id'"), job.c.worker_id,
+            text("'worker_id'"), worker,
         )
     )  # fmt: skip
     kept = case(
@@ -88,7 +91,7 @@ def finish(model: Model, fence: str) -> Executable:
         "run_at": case((delay.is_(None), job.c.run_at), else_=now() + delay),
         "attempt": attempt - refund,
         "crashes": job.c.crashes + bindparam("crash", type_=Integer),
-        "worker_id": case((final, job.c.worker_id), else_=null()),
+        "worker_id": case((final, worker), else_=null()),
         "attempts": case(
             (record.is_(None), job.c.attempts), else_=kept.op("||")(func.jsonb_build_array(entry))
         ),
@@ -104,7 +107,7 @@ def finish(model: Model, fence: str) -> Executable:
     if in_claim:
         values |= {"claim": job.c.claim + ONE, "started_at": started}
     else:
-        holds.append(job.c.worker_id.is_not_distinct_from(bindparam("p_worker_id", type_=BigInteger)))
+        holds.append(job.c.worker_id.is_not_distinct_from(mine))
     return update(job).where(*holds).values(values).returning(job.c.state, job.c.run_at)
 
 
@@ -169,13 +172,13 @@ def cancel_requests(model: Model) -> Executable:
 
 @once
 def orphans(model: Model) -> Executable:
-    """Up to 100 running jobs whose worker is null or names no row, locked.
+    """Up to 100 running jobs whose worker is null, names no row, or was found dead, locked.
 
     Locks the jobs, passing over locked ones: a finish under way wins. Index:
     ``ix_sqla_jobs_rescue``, which holds the running jobs only.
     """
     job, worker = job_table(model), worker_table(model)
-    alive = select(worker.c.id).where(worker.c.id == job.c.worker_id).exists()
+    alive = select(worker.c.id).where(worker.c.id == job.c.worker_id, lives(worker)).exists()
     return (
         select(*claimed(job))
         .where(job.c.state == state("running"), ~alive)

@@ -33,6 +33,8 @@ Model = type[JobMixin]
 PROMOTE_BATCH: Final = 1000
 RESCUE_BATCH: Final = 100
 
+_DELAY: Final = "_sqla_jobs_delay"
+
 ONE: Final = literal_column("1", Integer)
 
 CLAIMED: Final = (
@@ -125,7 +127,15 @@ def now() -> ColumnElement[dt.datetime]:
 
 def after(delay: dt.timedelta) -> ColumnElement[dt.datetime]:
     """The database's clock plus ``delay``, as a value for ``run_at``."""
-    return func.statement_timestamp(type_=DateTime(timezone=True)) + cast(delay, Interval)
+    moment = func.statement_timestamp(type_=DateTime(timezone=True)) + cast(delay, Interval)
+    vars(moment)[_DELAY] = delay
+    return moment
+
+
+def delay_of(moment: ColumnElement[Any]) -> dt.timedelta | None:
+    """The delay of what `after` has made; None: it is another expression."""
+    delay: dt.timedelta | None = vars(moment).get(_DELAY)
+    return delay
 
 
 def durable() -> ColumnElement[Any]:

@@ -1,4 +1,4 @@
-"""The worker processes: one row each, for as long as they live."""
+"""The worker processes: one row each, for as long as they live, and for a minute if they die."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from sqlalchemy import (
     bindparam,
     case,
     delete,
+    false,
     func,
     insert,
     literal_column,
@@ -25,7 +26,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from sqla_jobs.models import companions
-from sqla_jobs.statements.liveness import is_free, version
+from sqla_jobs.statements.liveness import died_lately, is_free, lives, version
 from sqla_jobs.statements.terms import Model, durable, now, once, worker_table
 
 # Of a worker that says it holds its lock: longer than a stop or a busy machine lasts.
@@ -41,7 +42,7 @@ def register(model: Model) -> Executable:
 
 @once
 def heartbeat(model: Model) -> Executable:
-    """This worker lives; no row: it was taken for dead. Parameters: ``p_id``, ``p_running``, ``now``.
+    """This worker lives; no living row: it was taken for dead. Parameters: ``p_id``, ``p_running``, ``now``.
 
     Locks the worker's row, and so waits for a ``bury`` that has chosen it: a worker is dead or
     alive for everyone at once.
@@ -49,21 +50,21 @@ def heartbeat(model: Model) -> Executable:
     worker = worker_table(model)
     return (
         update(worker)
-        .where(worker.c.id == bindparam("p_id", type_=BigInteger))
+        .where(worker.c.id == bindparam("p_id", type_=BigInteger), lives(worker))
         .values(heartbeat_at=now(), running=bindparam("p_running", type_=JSONB))
     )
 
 
 @once
 def goodbye(model: Model) -> Executable:
-    """A worker process ends. Parameter: ``p_id``."""
+    """A worker process ends, and has not died, whatever others took it for. Parameter: ``p_id``."""
     worker = worker_table(model)
     return delete(worker).where(worker.c.id == bindparam("p_id", type_=BigInteger))
 
 
 @once
 def bury(model: Model) -> Executable:
-    """Remove the rows of workers that are dead; returns them, and whether their lock is free.
+    """Note of workers that are dead when that was found; returns them, and whether their lock is free.
 
     Dead is whose last heartbeat is older than its limit, or, if its row says ``locked``, than ten: the
     lock of a process that is stopped, or busy, says that it lives, but a child that it forked may hold
@@ -79,30 +80,50 @@ def bury(model: Model) -> Executable:
     free = is_free(worker, named)
     dead = (
         select(worker.c.id, free.label("free"))
-        .where(or_(worker.c.heartbeat_at <= now() - limit, free))
+        .where(lives(worker), or_(worker.c.heartbeat_at <= now() - limit, free))
         .with_for_update(skip_locked=True)
         .cte("dead")
     )
     return (
-        delete(worker)
+        update(worker)
         .where(worker.c.id == dead.c.id)
+        .values(died_at=now(), locked=false())
         .returning(worker.c.id, worker.c.host, worker.c.pid, worker.c.heartbeat_at, dead.c.free)
     )
 
 
 @once
-def living(model: Model) -> Executable:
-    """Which of the workers ``:ids`` have a row. Locks nothing. Index: the primary key."""
+def forget(model: Model) -> Executable:
+    """Remove the rows of workers that were found dead more than a minute ago. Parameter: ``now``.
+
+    Locks the rows, passing over locked ones: who is at the same has them. A few rows, so no index.
+    """
+    worker = worker_table(model)
+    # Of the living neither is true: they have not died at any time.
+    old = select(worker.c.id).where(not_(died_lately(worker))).with_for_update(skip_locked=True)
+    return delete(worker).where(worker.c.id.in_(old))
+
+
+@once
+def known(model: Model) -> Executable:
+    """What is known of the workers ``:ids``, and whether they live. Locks nothing. Index: the primary key.
+
+    The columns of `bury`; of one that was found dead before nobody knows any more whether its lock was free.
+    """
     worker = worker_table(model)
     ids = bindparam("ids", type_=ARRAY(BigInteger))
-    return select(worker.c.id).where(worker.c.id == func.any(ids))
+    told = (worker.c.id, worker.c.host, worker.c.pid, worker.c.heartbeat_at)
+    return select(*told, false().label("free"), lives(worker).label("lives")).where(
+        worker.c.id == func.any(ids)
+    )
 
 
 @once
 def health(schema: str | None) -> Executable:
     """How many workers there are, how many of them live, and the age of the last heartbeat of each group.
 
-    One whose row says ``locked`` while its lock is free is gone, or its connection is.
+    Those that were found dead do not count. One whose row says ``locked`` while its lock is free is gone, or
+    its connection is.
 
     Parameters: ``p_host``, null for any; ``now``. Locks no row. A few rows, so no index.
     """
@@ -112,5 +133,5 @@ def health(schema: str | None) -> Executable:
     living = and_(in_time, not_(is_free(worker, true())))
     age = func.min(now() - worker.c.heartbeat_at, type_=Interval)
     return select(func.count(), age, func.count().filter(living), age.filter(living)).where(
-        or_(host.is_(None), worker.c.host == host)
+        lives(worker), or_(host.is_(None), worker.c.host == host)
     )

@@ -15,6 +15,11 @@ from sqla_jobs.outcome import JobState
 
 _SMALLINT: Final = range(-32_768, 32_768)
 _MOST_ATTEMPTS: Final = 2**31 - 1
+_GROUP: Final = range(1, 51)
+"""PostgreSQL keeps up to 64 subtransactions of a transaction at hand; with more, every snapshot of everybody
+else has to look them up."""
+GROUP_TIMEOUT: Final = dt.timedelta(seconds=1)
+"""How long a run may take that others wait for."""
 _LONGEST_DELAY: Final = dt.timedelta(days=36_525)
 # Nearer to the ends of Python's calendar a time may be in another year, and so no datetime, in the time zone
 # of whoever reads the row.
@@ -136,6 +141,12 @@ def check_timeout(timeout: object) -> None:
         raise InvalidOption(f"timeout {shown(timeout)}; expected a timedelta, e.g. timedelta(seconds=30)")
     if not dt.timedelta(0) < timeout <= _LONGEST_DELAY:
         raise InvalidOption(f"timeout {timeout}; expected above zero and at most {_LONGEST_DELAY.days} days")
+
+
+def check_group(size: object) -> None:
+    """Raise InvalidOption if so many jobs cannot share a transaction; None: each has its own."""
+    if size is not None:
+        _check_number("group_commit", size, _GROUP)
 
 
 def _check_delay(delay: object) -> None:

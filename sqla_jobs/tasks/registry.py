@@ -27,7 +27,9 @@ from sqla_jobs.errors import (
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
-from sqla_jobs.tasks.options import Options, check_timeout
+from sqla_jobs.tasks.made import make
+from sqla_jobs.tasks.one import enqueue
+from sqla_jobs.tasks.options import GROUP_TIMEOUT, Options, check_group, check_timeout
 from sqla_jobs.tasks.task import Task, check_session
 
 R = TypeVar("R")
@@ -61,6 +63,8 @@ class Registry(Generic[JobT]):
         self.sessionmaker = _maker(sessionmaker)
         self.notify: wakeup.Mode = wakeup.check_mode(notify)
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
+        self.fast: dict[str, int] = {}
+        """How many jobs may be in a group, by the name of the task, of those with ``group_commit``."""
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any, JobT]]:
@@ -75,19 +79,23 @@ class Registry(Generic[JobT]):
         options: Options | None = None,
         retry: RetryPolicy | None = None,
         timeout: dt.timedelta | None = None,
+        group_commit: int | None = None,
     ) -> Task[..., R, JobT]:
         """Make a task of a callable.
 
         Parameters:
             name: None: ``<module>.<qualname>``.
-            timeout: how long a run may take; None: as long as it wants.
+            timeout: how long a run may take; None: as long as it wants, or with ``group_commit`` a second.
+            group_commit: how many of its jobs may share a transaction, 1 to 50; None: each has its own.
 
         Raises:
             TaskDefinitionError: it cannot be a task.
             TaskAlreadyRegistered: the name is taken.
-            InvalidOption: ``retry`` is no `RetryPolicy`, or ``timeout`` no time.
+            InvalidOption: ``retry`` is no `RetryPolicy`, ``timeout`` no time, or ``group_commit`` out of its
+                range.
         """
         check_timeout(timeout)
+        check_group(group_commit)
         if isinstance(function, Task):
             raise TaskDefinitionError(f"{function.name!r} is a task already; expected a plain function")
         if not callable(function):
@@ -107,10 +115,13 @@ class Registry(Generic[JobT]):
             self.model,
             options or Options(),
             retry or RetryPolicy(),
-            timeout,
+            GROUP_TIMEOUT if timeout is None and group_commit else timeout,
             self.notify,
+            group_commit,
         )
         self._tasks[name] = task
+        if group_commit:
+            self.fast[name] = group_commit
         return task
 
     def unregister(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> None:
@@ -119,7 +130,9 @@ class Registry(Generic[JobT]):
         Raises:
             UnknownTask: it is not registered.
         """
-        del self._tasks[self.find(task).name]
+        name = self.find(task).name
+        del self._tasks[name]
+        self.fast.pop(name, None)
 
     def find(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> Task[..., Any, JobT]:
         """A task by its name, itself or its function.
@@ -172,14 +185,14 @@ class ByName(Generic[JobT]):
             return known.changed(self.changes).job_by_name(arguments)
         options = Options().changed(self.changes)
         stored = encode_untyped(task, arguments)
-        job = self.registry.model(task=task, arguments=stored, **options.columns())
+        job = make(self.registry.model, {"task": task, "arguments": stored, **options.columns()})
         wakeup.mark(job, self.registry.notify)
         return job
 
     def enqueue(self, session: Session | scoped_session[Any], task: str, /, **arguments: Any) -> JobT:
         """Make a job of the task of that name in the Session's transaction; see `job`."""
         check_session(session, str(task))
-        return lifecycle.enqueue(session, self.job(task, **arguments))
+        return enqueue(session, self.job(task, **arguments))
 
 
 def _can_be_name(name: object) -> bool:

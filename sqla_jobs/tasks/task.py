@@ -9,11 +9,13 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
-from sqla_jobs import lifecycle, wakeup
+from sqla_jobs import wakeup
 from sqla_jobs.arguments import Signature
 from sqla_jobs.errors import InvalidArguments, TaskDefinitionError, shown
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.tasks.made import make
+from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import UNSET, Options
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
@@ -32,6 +34,7 @@ class Task(Generic[P, R, JobT]):
         retry: when a failed attempt is followed by another.
         timeout: how long a run may take; None: as long as it wants.
         notify: how workers are told of its jobs.
+        group_commit: how many of its jobs may share a transaction; None: each has its own.
     """
 
     def __init__(
@@ -44,6 +47,7 @@ class Task(Generic[P, R, JobT]):
         retry: RetryPolicy,
         timeout: dt.timedelta | None = None,
         notify: Mode = DEFAULT_MODE,
+        group_commit: int | None = None,
     ) -> None:
         # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
         update_wrapper(self, function, updated=())
@@ -55,6 +59,8 @@ class Task(Generic[P, R, JobT]):
         self.retry = retry
         self.timeout = timeout
         self.notify: Mode = notify
+        self._columns = options.columns()
+        self.group_commit = group_commit
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -101,6 +107,7 @@ class Task(Generic[P, R, JobT]):
             self.retry,
             self.timeout,
             self.notify,
+            self.group_commit,
         )
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
@@ -123,7 +130,7 @@ class Task(Generic[P, R, JobT]):
                 f"task {self.name!r} is defined in the program that was started, which a worker imports "
                 "by another name; give it one: @jobs.task(name='…')"
             )
-        job = self.model(task=self.name, arguments=arguments, **self.options.columns())
+        job = make(self.model, {"task": self.name, "arguments": arguments, **self._columns})
         wakeup.mark(job, self.notify)
         return job
 
@@ -136,7 +143,7 @@ class Task(Generic[P, R, JobT]):
             TaskDefinitionError: the task has no name that a worker could know it by.
         """
         check_session(session, self.name)
-        return lifecycle.enqueue(session, self.job(*args, **kwargs))
+        return enqueue(session, self.job(*args, **kwargs))
 
 
 def check_session(session: object, task: str) -> None:

@@ -32,7 +32,7 @@ from typing_extensions import Self
 from sqla_jobs import migrations
 from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.listener import Listener
-from sqla_jobs.runner import Finished, Runner
+from sqla_jobs.runner import Finished, Runner, check_level
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
 from sqla_jobs.worker.crew import Crew, WorkerState
@@ -170,6 +170,8 @@ class Worker:
         model = self.registry.model
         self._runner = Runner(self.registry, self._sessions, partial(persist, self._crew, self._limit))
         check_pool(self._runner.engine, self.threads)
+        if self.registry.fast:
+            check_level(self._runner, next(iter(self.registry.fast)))
         with self._runner.engine.connect() as connection:
             migrations.check(connection, job_table(model).schema)
         self._registration = Registration(

@@ -60,6 +60,8 @@ class Crew:
         self._suspects_taken = False
         self._stuck: set[tuple[int, int]] = set()
         self._abandoned = False
+        self._look_at = 0.0
+        """Until when who looks to the time sleeps; 0: it is awake."""
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -150,7 +152,9 @@ class Crew:
         """Wait until anything changes that the time of the next duty may depend on; True: it has stopped."""
         with self._changed:
             if self.state != "stopped":
+                self._look_at = time.monotonic() + timeout
                 self._changed.wait(timeout)
+                self._look_at = 0.0
             return self.state == "stopped"
 
     def abandon(self) -> None:
@@ -177,7 +181,7 @@ class Crew:
         with self._changed:
             self._running[running.key] = running
             self.begun += 1
-            if running.timeout is not None or self.state != "running":
+            if self._is_due_before_a_look(running):
                 self._changed.notify_all()
             self.tell()  # where one was, there may be another: whoever rests looks next
         try:
@@ -186,6 +190,25 @@ class Crew:
             with self._changed:
                 del self._running[running.key]
                 self._stuck.discard(running.key)
+
+    def passes(self, before: Running | None, running: Running | None) -> None:
+        """The calling thread goes on from one job of a group to the next; None: from, or to, nothing."""
+        with self._changed:
+            if before is not None:
+                del self._running[before.key]
+                self._stuck.discard(before.key)
+            if running is not None:
+                self._running[running.key] = running
+                self.begun += 1
+                if self._is_due_before_a_look(running):
+                    self._changed.notify_all()
+                if before is None:
+                    self.tell()  # see runs
+
+    def _is_due_before_a_look(self, running: Running) -> bool:
+        # Who looks to the time reckons with what ran when it looked; to wake it for each job is dear.
+        timeout = running.timeout
+        return self.state != "running" or (timeout is not None and running.began + timeout < self._look_at)
 
     def running(self) -> list[Running]:
         """What runs now."""

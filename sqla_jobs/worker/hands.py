@@ -12,7 +12,8 @@ from typing import Any
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import GiveBack
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.runner import Runner
+from sqla_jobs.runner import Finished, Groups, Pace, Runner
+from sqla_jobs.scope import Interrupter
 from sqla_jobs.tasks import Registry
 from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.memory import resident_memory
@@ -32,6 +33,43 @@ class Limits:
     """Bytes."""
     replaceable: bool
     drain: bool
+
+
+class _Hand:
+    """One of the threads, and the group of jobs that it runs."""
+
+    def __init__(
+        self, crew: Crew, registry: Registry[Any], runner: Runner, may_go_on: Callable[[], bool]
+    ) -> None:
+        self._crew = crew
+        self._registry = registry
+        self.pace = Pace()
+        self.holds_suspects = False
+        self.groups = Groups(runner, begins=self._begin, may_go_on=may_go_on)
+        self._running: Running | None = None
+
+    def take_suspects(self) -> bool:
+        """Whether it may claim a job that a worker has died of; see `Crew`."""
+        self.holds_suspects = self._crew.take_suspects()
+        return self.holds_suspects
+
+    def leave_suspects(self) -> None:
+        """Another thread may, if this one might."""
+        if self.holds_suspects:
+            self.holds_suspects = False
+            self._crew.leave_suspects()
+
+    def _begin(self, job: Claimed) -> Interrupter:
+        self.leave_suspects()  # there is none in a group
+        before, self._running = self._running, Running(job, self._registry.timeout_for(job))
+        self._crew.passes(before, self._running)
+        return self._running.interrupter
+
+    def end_group(self) -> None:
+        """It runs none of its jobs any more."""
+        if self._running is not None:
+            before, self._running = self._running, None
+            self._crew.passes(before, None)
 
 
 class Hands:
@@ -65,11 +103,12 @@ class Hands:
     def work(self) -> None:
         """Run one job after the other until the worker stops."""
         failures = 0
+        hand = self._new_hand()
         try:
             while self._crew.state == "running":
                 news = self._crew.news
                 try:
-                    worked = self._work_once()
+                    worked = self._work_once(hand)
                 except Exception as error:
                     failures += 1
                     report("claiming a job", error, failures)
@@ -83,37 +122,65 @@ class Hands:
         finally:
             self._crew.dismiss()
 
-    def _work_once(self) -> bool:
-        """Claim a job and run it; False: there was none."""
-        registration = self._registration
-        if not registration.is_fresh:
+    def _new_hand(self) -> _Hand:
+        return _Hand(self._crew, self._registry, self._runner, self._may_go_on)
+
+    def _work_once(self, hand: _Hand) -> bool:
+        """Claim a job and run it, or a group of them; False: there was none."""
+        if not self._registration.is_fresh:
             return False
-        may_be_suspect = self._crew.take_suspects()
-        job = None
+        found = self._claim(hand)
+        if isinstance(found, list):
+            self._tell_all(found)
+        elif found is not None:
+            try:
+                self._perform(found)
+            except Exception as error:  # the application's logging, most likely
+                report("telling what became of a job", error, 1)
+            finally:
+                if hand.holds_suspects:
+                    hand.leave_suspects()
+                    self._crew.tell()  # others have passed over such jobs
+        return found is not None
+
+    def _claim(self, hand: _Hand) -> Claimed | list[Finished] | None:
+        worker_id, pace = self._registration.worker_id, hand.pace
+        innocent = not hand.take_suspects()
+        found: Claimed | list[Finished] | None = None
         try:
-            job = self._runner.claim(registration.worker_id, self._queues, innocent=not may_be_suspect)
+            if self._registry.fast and not pace.alone:
+                found = hand.groups.work(worker_id, self._queues, pace, innocent=innocent)
+            else:
+                found = self._runner.claim(worker_id, self._queues, innocent=innocent)
+                pace.alone = max(0, pace.alone - 1) if found else 0
         finally:
+            hand.end_group()
             # Nobody has to be told: what this thread may claim and did not find is not there for others.
-            if may_be_suspect and (job is None or not job.crashes):
-                self._crew.leave_suspects()
-        if job is None:
-            return False
-        try:
-            self._perform(job)
-        except Exception as error:  # the application's logging, most likely
-            report("telling what became of a job", error, 1)
-        finally:
-            if job.crashes:
-                self._crew.leave_suspects()
-                self._crew.tell()  # others have passed over such jobs
-        return True
+            if not (isinstance(found, Claimed) and found.crashes):
+                hand.leave_suspects()
+        return found
+
+    def _tell_all(self, group: Sequence[Finished]) -> None:
+        exits = False
+        for finished in group:
+            try:
+                self._tell(finished)
+            except SystemExit:  # of a hook: it ends this thread, and the others are told of all the same
+                exits = True
+            except Exception as error:
+                report("telling what became of a job", error, 1)
+        self._count()
+        if exits:
+            raise SystemExit
+
+    def _may_go_on(self) -> bool:
+        limit = self._limits.max_jobs
+        return self._crew.state == "running" and (limit is None or self._crew.begun < limit)
 
     def _perform(self, job: Claimed) -> None:
         running = Running(job, self._registry.timeout_for(job))
-        limits = self._limits
         with self._crew.runs(running):
-            if limits.max_jobs is not None and self._crew.begun >= limits.max_jobs:
-                self._recycle(f"it has run {self._crew.begun} jobs")
+            self._count()
             try:
                 finished = self._runner.perform(job, running.interrupter)
             except Exception:
@@ -121,7 +188,19 @@ class Hands:
                 log.exception("job %s (%s): its outcome could not be recorded", job.id, job.task)
                 return
         if finished is not None:
-            self._announcer.announce(finished)
+            self._tell(finished)
+
+    def _tell(self, finished: Finished) -> None:
+        self._announcer.announce(finished)
+        self._weigh()
+
+    def _count(self) -> None:
+        most, begun = self._limits.max_jobs, self._crew.begun
+        if most is not None and begun >= most:
+            self._recycle(f"it has run {begun} jobs")
+
+    def _weigh(self) -> None:
+        limits = self._limits
         if limits.max_memory is not None and (memory := resident_memory()) > limits.max_memory:
             has, most = memory // 2**20, limits.max_memory // 2**20
             self._recycle(f"it has {has} MB of memory, and may have {most}")

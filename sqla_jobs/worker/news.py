@@ -83,6 +83,8 @@ class Announcer:
 
 
 def _log_outcome(finished: Finished) -> None:
+    if finished.error is None and not log.isEnabledFor(logging.INFO):
+        return
     job, error = finished.job, finished.error
     extra = {**facts(job), "state": finished.state.value}
     told = storable(str(error).partition("\n")[0])

@@ -7,12 +7,12 @@ from pathlib import Path
 
 import sqla_jobs
 
-REVISION = Path(__file__).parents[1] / "alembic_app" / "later" / "0002_notes.py"
+REVISION = Path(__file__).parents[1] / "alembic_app" / "later" / "0003_notes.py"
 
 NOTE = """
 class Note(Base):
     __tablename__ = "sqla_jobs_notes"
-    __table_args__ = _merge(
+    __table_args__ = merge(
         (), (PrimaryKeyConstraint("id", name=conv("pk_sqla_jobs_notes")),), "note"
     )
     id: Mapped[int] = mapped_column(BigInteger, Identity())
@@ -23,14 +23,24 @@ class Note(Base):
 class Queue("""
 
 EDITS = {
-    'SCHEMA_VERSION: Final = "0001"': 'SCHEMA_VERSION: Final = "0002"',
-    "    Identity,\n": "    ForeignKey,\n    Identity,\n",
-    'conv("pk_sqla_jobs")': 'conv("pk_sqla_jobs")), Index(conv("ix_sqla_jobs_note"), "note"',
-    '"attempt >= 0"': '"attempt >= 0 AND attempt < 1000"',
-    "    def __init_subclass__(": (
-        "    note: Mapped[str | None] = mapped_column(Text, sort_order=-74)\n\n    def __init_subclass__("
-    ),
-    "\nclass Queue(": NOTE,
+    "version.py": {'SCHEMA_VERSION: Final = "0002"': 'SCHEMA_VERSION: Final = "0003"'},
+    "job.py": {
+        "    Identity,\n": "    Identity,\n    Index,\n",
+        'conv("pk_sqla_jobs")': 'conv("pk_sqla_jobs")), Index(conv("ix_sqla_jobs_note"), "note"',
+        '"attempt >= 0"': '"attempt >= 0 AND attempt < 1000"',
+        "    def __init_subclass__(": (
+            "    note: Mapped[str | None] = mapped_column(Text, sort_order=-74)\n\n    def __init_subclass__("
+        ),
+    },
+    "mapped.py": {
+        "from sqlalchemy import ": (
+            "from sqlalchemy import BigInteger, ForeignKey, Identity, PrimaryKeyConstraint, Text\n"
+            "from sqlalchemy.orm import Mapped, mapped_column\n"
+            "from sqlalchemy.sql.elements import conv\n"
+            "from sqlalchemy import "
+        ),
+        "\nclass Queue(": NOTE,
+    },
 }
 
 
@@ -39,10 +49,11 @@ def later_library(folder: Path) -> Path:
     package = folder / "sqla_jobs"
     shutil.copytree(Path(sqla_jobs.__file__).parent, package, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(REVISION, package / "migrations" / "versions")
-    models = package / "models.py"
-    source = models.read_text()
-    for old, new in EDITS.items():
-        assert source.count(old) == 1, f"models.py has {source.count(old)} times {old!r}, expected once"
-        source = source.replace(old, new)
-    models.write_text(source)
+    for name, edits in EDITS.items():
+        module = package / "models" / name
+        source = module.read_text()
+        for old, new in edits.items():
+            assert source.count(old) == 1, f"{name} has {source.count(old)} times {old!r}, expected once"
+            source = source.replace(old, new)
+        module.write_text(source)
     return folder

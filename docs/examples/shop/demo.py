@@ -234,7 +234,7 @@ class Demo:
 
 STATES = "SELECT state, count(*) AS jobs FROM sqla_jobs GROUP BY state"
 FAILED_ATTEMPTS = "SELECT coalesce(sum(jsonb_array_length(attempts)), 0) FROM sqla_jobs"
-WORKING = "SELECT count(*) FROM sqla_jobs_workers"
+WORKING = "SELECT count(*) FROM sqla_jobs_workers WHERE died_at IS NULL"
 BUSY_BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND state = 'active'"
 RUNNING_UNDER = """
     SELECT job.id FROM sqla_jobs AS job JOIN sqla_jobs_workers AS worker ON worker.id = job.worker_id

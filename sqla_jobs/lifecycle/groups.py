@@ -1,0 +1,97 @@
+"""The verbs of the fast lane: jobs that one transaction claims, runs and finishes."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import replace
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from sqla_jobs import statements
+from sqla_jobs.lifecycle.jobs import Claimed, Mark, Model, behind, claimed, execute, selection
+
+
+def claim_either(
+    connection: Connection,
+    model: Model,
+    worker_id: int,
+    queues: Sequence[str] | None,
+    fast: Sequence[str],
+    *,
+    innocent: bool = False,
+    mark: Mark | None = None,
+    now: dt.datetime | None = None,
+) -> tuple[Claimed, bool] | None:
+    """Claim the next job in the lane that it is for; None: there is none.
+
+    Parameters:
+        fast: the names of the tasks that may run in the fast lane.
+        innocent, mark: as for `claim`.
+
+    Returns:
+        The job, and whether it is ``running`` and for the caller to commit at once; else it is locked.
+    """
+    chosen = selection(queues)
+    row = execute(
+        connection,
+        model,
+        statements.claim_either(model, not chosen, innocent, mark is not None),
+        p_worker_id=worker_id,
+        fast=list(fast),
+        now=now,
+        **chosen,
+        **behind(mark),
+    ).first()
+    if row is None:
+        return None
+    job = claimed(row)
+    return (job, True) if row.is_ordinary else (replace(job, worker_id=worker_id), False)
+
+
+def join(
+    connection: Connection,
+    model: Model,
+    first: Claimed,
+    queues: Sequence[str] | None,
+    fast: Sequence[str],
+    limit: int,
+    *,
+    now: dt.datetime | None = None,
+) -> list[Claimed]:
+    """Lock up to ``limit`` more fast-lane jobs in the transaction that has locked the first."""
+    chosen = selection(queues)
+    rows = execute(
+        connection,
+        model,
+        statements.join(model, not chosen, limit),
+        p_worker_id=first.worker_id,
+        fast=list(fast),
+        held=first.id,
+        now=now,
+        **chosen,
+    )
+    return [replace(claimed(row), worker_id=first.worker_id) for row in rows]
+
+
+def finish_group(
+    session: Session | Connection, model: Model, jobs: Sequence[Claimed], *, now: dt.datetime | None = None
+) -> bool:
+    """Record that these jobs, locked in this transaction, have succeeded; False: some row is not as it was.
+
+    One of them has changed its row, or let go of the lock on it: the caller rolls back.
+    """
+    if not jobs:
+        return True
+    done = execute(
+        session,
+        model,
+        statements.finish_group(model),
+        ids=[job.id for job in jobs],
+        claims=[job.claim for job in jobs],
+        p_started_at=jobs[0].started_at,
+        p_worker_id=jobs[0].worker_id,
+        now=now,
+    )
+    return len(done.all()) == len(jobs)

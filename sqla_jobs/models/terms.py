@@ -1,0 +1,64 @@
+"""What the models are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Final
+
+from sqlalchemy import CheckConstraint, Index, Table, text
+from sqlalchemy.schema import SchemaItem
+from sqlalchemy.sql.elements import conv
+
+INFO: Final = "sqla_jobs"
+"""Key in ``Table.info`` that marks a library table; ``sqla_jobs.alembic`` looks for it."""
+
+QUEUE_PATTERN: Final = "^[A-Za-z0-9_.-]{1,63}$"
+DEFAULT_QUEUE: Final = "default"
+
+EMPTY_OBJECT = text("'{}'::jsonb")
+EMPTY_ARRAY = text("'[]'::jsonb")
+NOW = text("statement_timestamp()")
+ZERO = text("0")
+FALSE = text("false")
+
+
+def check(name: str, sql: str) -> CheckConstraint:
+    """A CHECK of this very name, whatever the naming convention."""
+    return CheckConstraint(sql, name=conv(name))
+
+
+def index(name: str, *columns: Any, where: str, unique: bool = False) -> Index:
+    """A partial index of this very name, whatever the naming convention."""
+    return Index(conv(name), *columns, unique=unique, postgresql_where=text(where))
+
+
+def merge(
+    own: Any,
+    library: tuple[SchemaItem, ...],
+    role: str,
+    storage: Mapping[str, object] = MappingProxyType({}),
+) -> tuple[Any, ...]:
+    """The ``__table_args__`` of a model: the library's and its own, which win.
+
+    Parameters:
+        role: what ``Table.info`` says that it is.
+        storage: the library's storage parameters of the table.
+    """
+    items = (own,) if isinstance(own, dict) else tuple(own or ())
+    options = dict(items[-1]) if items and isinstance(items[-1], dict) else {}
+    if items and isinstance(items[-1], dict):
+        items = items[:-1]
+    options["info"] = {**options.get("info", {}), INFO: role}
+    if storage:
+        options["postgresql_with"] = {**storage, **options.get("postgresql_with", {})}
+    # A mixin of the application's own, between JobMixin and the model, has them already.
+    names = {getattr(item, "name", None) for item in library}
+    return (*library, *(item for item in items if getattr(item, "name", None) not in names), options)
+
+
+def table_of(model: type[Any]) -> Table:
+    """The table of a mapped class."""
+    table = model.__table__
+    assert isinstance(table, Table)
+    return table

@@ -1,0 +1,220 @@
+"""The fast lane: jobs of ``group_commit`` tasks, claimed, run and finished in one transaction."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+from contextvars import copy_context
+from dataclasses import dataclass, replace
+from typing import Final
+
+from sqlalchemy import Connection
+from sqlalchemy.orm import Session
+
+from sqla_jobs import lifecycle, wakeup
+from sqla_jobs.errors import ConfigurationError, GiveBack, JobEscaped
+from sqla_jobs.lifecycle import Claimed, Written
+from sqla_jobs.models import JobMixin
+from sqla_jobs.outcome import JobState, Outcome, decide
+from sqla_jobs.runner.failures import is_conflict, is_lost
+from sqla_jobs.runner.lane import Runner, delay_for, discard
+from sqla_jobs.runner.run import CHANGED, Finished, finished, run
+from sqla_jobs.scope import GroupScope, Interrupter
+from sqla_jobs.tasks import RunningJob, running
+
+log = logging.getLogger("sqla_jobs")
+
+BUDGET: Final = 0.020
+"""Seconds after which a group takes no further job: as long others may wait for what it has locked."""
+_STEPS: Final = (49, 32, 16, 8, 4, 2, 1)
+"""How many jobs are asked for at once. A statement's LIMIT is part of its text; so there are few texts."""
+
+
+@dataclass
+class Pace:
+    """How one thread goes on in the fast lane."""
+
+    size: int = 1
+    """How many jobs are likely to fit into the budget."""
+    alone: int = 0
+    """How many of the next jobs are to run in the ordinary lane, each by itself, because a group failed."""
+
+    def learn(self, jobs: int, seconds: float) -> None:
+        """A group of so many jobs took so long to run."""
+        fits = int(BUDGET * jobs / seconds) if seconds else self.size * 2
+        self.size = max(1, min(fits, self.size * 2, 50))
+
+
+@dataclass(frozen=True)
+class _Run:
+    """What became of one job of a group that is not committed yet."""
+
+    job: Claimed
+    view: RunningJob
+    outcome: Outcome
+
+    @property
+    def has_succeeded(self) -> bool:
+        return self.outcome.state is JobState.SUCCEEDED
+
+
+def check_level(runner: Runner, task: str) -> None:
+    """See that the Sessions of a worker will do for a task with ``group_commit``.
+
+    Raises:
+        ConfigurationError: they are not READ COMMITTED: a group's claim would fail on each row that
+            another worker has changed since its transaction began.
+    """
+    with runner.sessions() as session:
+        level = _home(session, runner.model).exec_driver_sql("SHOW transaction_isolation").scalar_one()
+    if level != "read committed":
+        raise ConfigurationError(
+            f"task {task!r} has group_commit, and the Sessions of this worker are {level.upper()}; expected "
+            "READ COMMITTED: give the worker an engine of that level, or take group_commit off the task"
+        )
+
+
+def _home(session: Session, model: type[JobMixin]) -> Connection:
+    return session.connection(bind_arguments=lifecycle.target(model))
+
+
+class Groups:
+    """Claims the next job in the lane that it is for, and runs a group of them if it is the fast one.
+
+    Parameters:
+        begins: called before each job of a group; gives what another thread may end it by.
+        may_go_on: whether another job may be begun.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        begins: Callable[[Claimed], Interrupter],
+        may_go_on: Callable[[], bool],
+    ) -> None:
+        self._runner = runner
+        self._registry = runner.registry
+        self._model = runner.model
+        self._begins = begins
+        self._may_go_on = may_go_on
+
+    def work(
+        self, worker_id: int, queues: Sequence[str] | None, pace: Pace, *, innocent: bool = False
+    ) -> Claimed | list[Finished] | None:
+        """Claim the next job; None: there is none.
+
+        Returns:
+            A job of the ordinary lane, claimed and committed; or what became of a group, committed.
+        """
+        with self._runner.sessions() as session:
+            try:
+                connection = _home(session, self._model)
+                fast = list(self._registry.fast)
+                found = lifecycle.claim_either(
+                    connection, self._model, worker_id, queues, fast, innocent=innocent
+                )
+                if found is not None and not found[1]:
+                    return self._group(session, connection, found[0], queues, pace)
+                # Also if there is nothing: after a ROLLBACK the driver forgets what it has prepared.
+                session.commit()
+            except BaseException as error:
+                discard(session, error)
+                raise
+            return None if found is None else found[0]
+
+    def _group(
+        self,
+        session: Session,
+        connection: Connection,
+        first: Claimed,
+        queues: Sequence[str] | None,
+        pace: Pace,
+    ) -> list[Finished]:
+        fast = self._registry.fast
+        jobs = [first]
+        more = min(pace.size, fast[first.task]) - 1
+        if more:
+            step = next(each for each in _STEPS if each <= more)
+            jobs += lifecycle.join(connection, self._model, first, queues, list(fast), step)
+        scope = GroupScope(session, self._model)
+        ended: list[Finished] | None = None
+        done: list[_Run] = []
+        try:
+            try:
+                began = time.monotonic()
+                self._run_all(scope, session, jobs, done, pace)
+                pace.learn(max(1, len(done)), time.monotonic() - began)
+                scope.close()
+            except BaseException:
+                scope.release()
+                raise
+            ended = self._finish(session, connection, done)
+            if not self._may_go_on() and len(done) < len(jobs):
+                queued = {wakeup.queued(job.queue) for job in jobs}
+                wakeup.announce(session, self._model, queued)  # to others: this worker leaves them
+            session.commit()
+        except Exception as error:
+            if isinstance(error, JobEscaped):
+                scope.abandon()
+            else:
+                discard(session, error)
+            if ended is not None and done and is_lost(error) and self._stands(done[0]):
+                return ended
+            pace.alone = len(jobs)
+            log.warning(
+                "a group of %s jobs could not be committed, and each runs again by itself: %s: %s",
+                len(jobs), type(error).__name__, (str(error).splitlines() or [""])[0],
+            )  # fmt: skip
+            return []
+        return ended
+
+    def _run_all(
+        self, scope: GroupScope, session: Session, jobs: Sequence[Claimed], done: list[_Run], pace: Pace
+    ) -> None:
+        most, end = len(jobs), time.monotonic() + BUDGET
+        for job in jobs:
+            most = min(most, self._registry.fast.get(job.task, 1))
+            if done and not (len(done) < most and time.monotonic() < end and self._may_go_on()):
+                return
+            # In a context of its own: what a job sets in a contextvar does not leak into the next.
+            ran = copy_context().run(self._run_one, scope, session, job)
+            if ran is None:  # as if it had not begun: its row stays as it is
+                pace.alone = 1
+                return
+            done.append(ran)
+
+    def _run_one(self, scope: GroupScope, session: Session, job: Claimed) -> _Run | None:
+        """Run a job; None: it met a conflict of which nobody is to blame, or is to be given back."""
+        interrupter = self._begins(job)
+        scope.expect(interrupter)
+        policy = self._registry.policy_for(job.task)
+        view = running(job, policy, attempt=job.attempt + 1)
+        try:
+            ran = run(self._registry, job, view, scope, session)
+        finally:
+            interrupter.close()
+        if is_conflict(ran.error) or isinstance(ran.error, GiveBack):
+            return None
+        return _Run(job, view, decide(ran.returned, ran.error, delay_for(policy, view)))
+
+    def _finish(self, session: Session, connection: Connection, done: Sequence[_Run]) -> list[Finished]:
+        """Record all outcomes, to be committed."""
+        succeeded = [each.job for each in done if each.has_succeeded]
+        if not lifecycle.finish_group(connection, self._model, succeeded):
+            raise JobEscaped(CHANGED)
+        ended = []
+        for each in done:
+            written: Written | None = Written(JobState.SUCCEEDED, each.job.run_at)
+            if not each.has_succeeded:
+                written = lifecycle.finish(session, self._model, each.job, each.outcome, taken=True)
+            if written is None:
+                raise JobEscaped(CHANGED)
+            ended.append(finished(each.view, each.outcome, written))
+        return ended
+
+    def _stands(self, one: _Run) -> bool:
+        """Whether the commit took effect in which the connection was lost: if one job's part did, all did."""
+        row = self._runner.persist(lambda: self._runner.standing(one.job))
+        return row is not None and row.shows(replace(one.job, claim=one.job.claim + 1), one.outcome)

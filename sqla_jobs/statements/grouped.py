@@ -1,0 +1,152 @@
+"""The fast lane: jobs that are claimed, run and finished within one transaction."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from sqlalchemy import (
+    ARRAY,
+    BigInteger,
+    ColumnElement,
+    DateTime,
+    Executable,
+    Table,
+    Text,
+    and_,
+    bindparam,
+    false,
+    func,
+    not_,
+    null,
+    or_,
+    select,
+    text,
+    true,
+    union_all,
+    update,
+)
+
+from sqla_jobs.statements.liveness import died_lately, is_free
+from sqla_jobs.statements.queued import following, registered, run_under
+from sqla_jobs.statements.terms import (
+    CLAIMED,
+    ONE,
+    Model,
+    claimed,
+    durable,
+    is_,
+    job_table,
+    now,
+    once,
+    rows,
+    state,
+    worker_table,
+)
+
+NEAR: Final = 200
+"""How far from the first job others are looked for that may join it. In a queue of other tasks the search
+would go on to its end."""
+
+
+def _is_fast(task: ColumnElement[str]) -> ColumnElement[bool]:
+    return task == func.any(bindparam("fast", type_=ARRAY(Text)))
+
+
+def _waiting(job: Table) -> list[ColumnElement[Any]]:
+    """The columns of a claim, of a row that stays ``queued``: it is started now."""
+    return [now().label("started_at") if each.key == "started_at" else each for each in claimed(job)]
+
+
+@once
+def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) -> Executable:
+    """The next job, in the lane that it is for: the columns of a claim, and whether it is the ordinary one.
+
+    A job of one of the tasks in ``:fast`` is locked, and stays ``queued``: it is for the caller to run and
+    finish it before it commits. Any other is made ``running``, as `claim` does, for the caller to commit at
+    once; so is each while a worker is dead, for a minute after it was found dead, or if one has died of the
+    job. What kills its process in the fast lane leaves no trace; in the ordinary one attempts are counted
+    before the job runs.
+
+    Parameters: ``fast``, and those of `claim`. Locks one job, passing over locked ones, and the free locks of
+    dead workers in the shared form. Indexes as for `claim`.
+    """
+    job, worker = job_table(model), worker_table(model)
+    alive = registered(model)
+    eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
+    picked = following(job, any_queue, *_waiting(job), where=eligible, marked=marked).cte("picked")
+    died = or_(is_free(worker, true()), died_lately(worker))
+    somebody_died = select(worker.c.id).where(died).exists()
+    taken = (
+        update(job)
+        .where(
+            is_(job.c.id, picked.c.id),
+            or_(not_(_is_fast(picked.c.task)), picked.c.crashes >= ONE, somebody_died),
+        )
+        .values(run_under(job))
+        .returning(*claimed(job), durable())
+        .cte("taken")
+    )
+    ordinary = [taken.c[name] for name in CLAIMED]
+    fast = [picked.c[name] for name in CLAIMED]
+    return union_all(
+        select(*ordinary, true().label("is_ordinary"), taken.c.durable),
+        select(*fast, false(), null()).where(~select(taken.c.id).exists()),
+    )
+
+
+@once
+def join(model: Model, any_queue: bool, limit: int) -> Executable:
+    """More fast-lane jobs for a transaction that has one: those of the tasks in ``:fast``, in their order.
+
+    Parameters: ``fast``, ``held`` (the id of the one it has), ``p_worker_id``, ``now``, and ``queues`` unless
+    ``any_queue``. Looks at the next `NEAR` rows, and locks up to ``limit`` of them, passing over locked ones;
+    of another task none is locked. Indexes: as for `claim`, then the primary key.
+    """
+    job = job_table(model)
+    near = following(
+        job, any_queue, job.c.id, job.c.task, job.c.crashes, limit=NEAR, where=registered(model), locked=False
+    ).cte("near")
+    others = near.c.id != bindparam("held", type_=BigInteger)
+    # As for the queues of a claim: the lateral runs in the order of the rows, and locks until there are
+    # enough. A row that was changed meanwhile is compared again.
+    got = (
+        select(*_waiting(job))
+        .where(
+            job.c.id == near.c.id,
+            job.c.state.op("||")(text("''")) == state("queued"),  # see finish
+            job.c.crashes < ONE,
+        )
+        .with_for_update(skip_locked=True, key_share=True)
+        .lateral("got")
+    )
+    chosen = select(*got.c).select_from(near.join(got, true()))
+    return chosen.where(_is_fast(near.c.task), near.c.crashes < ONE, others).limit(rows(limit))
+
+
+@once
+def finish_group(model: Model) -> Executable:
+    """``queued`` -> ``succeeded`` for the jobs that this transaction has locked and run; returns their ids.
+
+    Parameters: ``ids``, ``claims``, ``p_started_at``, ``p_worker_id``, ``now``. A job whose row says anything
+    else than when it was locked is left out. Index: the primary key.
+    """
+    job = job_table(model)
+    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
+    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
+    return (
+        update(job)
+        .where(
+            is_(job.c.id, done.c.id),
+            job.c.claim == done.c.claim,
+            job.c.state.op("||")(text("''")) == state("queued"),  # see finish
+        )
+        .values(
+            state=state("succeeded"),
+            attempt=job.c.attempt + ONE,
+            claim=job.c.claim + ONE,
+            worker_id=bindparam("p_worker_id", type_=BigInteger),
+            started_at=bindparam("p_started_at", type_=DateTime(timezone=True)),
+            finished_at=now(),
+        )
+        .returning(job.c.id)
+    )
