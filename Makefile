@@ -8,7 +8,7 @@ JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check fix test demo mutants build clean
+.PHONY: help venv check fix test demo mutants bench build clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -43,6 +43,14 @@ demo: venv ## the shop example: orders, workers, a kill -9
 
 mutants: venv ## break each fence, lock and guard in a copy: its test must fail
 	$(BIN)/python tests/mutants/run.py --jobs $(if $(filter 0,$(JOBS)),1,$(JOBS)) $(ARGS)
+
+bench: $(VENV)/.bench ## measure, beside other queues; ARGS="row --quick" measures less
+	$(BIN)/python -m tests.benchmarks $(ARGS)
+	$(if $(ARGS),,$(BIN)/python -m tests.benchmarks.plot)
+
+$(VENV)/.bench: $(VENV)/.installed
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[bench]'
+	@touch $@
 
 build: venv ## sdist and wheel in dist/
 	$(BIN)/python -m build

@@ -6,12 +6,13 @@ made by hand are all alike. A flush without jobs never comes here.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, NestedTransaction, event
-from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_session
+from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, object_session
 
 from sqla_jobs import statements, wakeup
 from sqla_jobs.models import JobMixin
@@ -29,10 +30,60 @@ _pending: WeakKeyDictionary[SessionTransaction, set[tuple[Engine, wakeup.Notice]
 
 @event.listens_for(JobMixin, "after_insert", propagate=True)
 def _after_insert(mapper: Mapper[Any], connection: Connection, job: JobMixin) -> None:
+    session = object_session(job)
+    if session is not None:
+        _tell(session, mapper, connection, job)
+
+
+def tell_many(session: Session, connection: Connection, jobs: Sequence[JobMixin]) -> None:
+    """Let workers know of jobs that were inserted there without a flush, as a flush would.
+
+    Parameters:
+        session: whose transaction the connection is in.
+    """
+    for job in wakeup.unlike(jobs):
+        _tell(session, object_mapper(job), connection, job)
+
+
+def untold(
+    session: Session, mapper: Mapper[Any], connection: Connection, job: JobMixin
+) -> wakeup.Notice | None:
+    """What is to be told of a job in the connection's transaction; None: nothing, or not there.
+
+    Whoever tells it says so by `note`.
+    """
     mode = wakeup.mode_of(job)
     payload = wakeup.payload_of(job)
-    session = object_session(job)
-    if mode is False or payload is None or session is None:
+    if mode is False or payload is None or not wakeup.can_notify(connection):
+        return None
+    if mode == "after_commit" and _commits_itself(session, mapper, connection):
+        return None
+    notice = statements.channel(type(job)), payload
+    return None if _was_told(session, connection, notice) else notice
+
+
+def note(session: Session, connection: Connection, notice: wakeup.Notice) -> None:
+    """This has been told in the connection's transaction."""
+    root = session.get_transaction()
+    assert root is not None  # what is told is told within one
+    key = (connection, *notice)
+    _told.setdefault(root, {})[key] = connection.get_nested_transaction()
+
+
+def _was_told(session: Session, connection: Connection, notice: wakeup.Notice) -> bool:
+    root = session.get_transaction()
+    told: _Told = _told.get(root, {}) if root is not None else {}
+    key = (connection, *notice)
+    if key not in told:
+        return False
+    savepoint = told[key]
+    return savepoint is None or savepoint.is_active
+
+
+def _tell(session: Session, mapper: Mapper[Any], connection: Connection, job: JobMixin) -> None:
+    mode = wakeup.mode_of(job)
+    payload = wakeup.payload_of(job)
+    if mode is False or payload is None:
         return
     notice = statements.channel(type(job)), payload
     if mode == "after_commit" and _commits_itself(session, mapper, connection):
@@ -49,15 +100,9 @@ def _commits_itself(session: Session, mapper: Mapper[Any], connection: Connectio
 
 
 def _tell_once(session: Session, connection: Connection, notice: wakeup.Notice) -> None:
-    root = session.get_transaction()
-    assert root is not None  # a flush is within one
-    told, key = _told.setdefault(root, {}), (connection, *notice)
-    if key in told:
-        savepoint = told[key]
-        if savepoint is None or savepoint.is_active:
-            return
-    wakeup.tell(connection, notice[0], [notice[1]])
-    told[key] = connection.get_nested_transaction()
+    if not _was_told(session, connection, notice):
+        wakeup.tell(connection, notice[0], [notice[1]])
+        note(session, connection, notice)
 
 
 def _tell_later(session: Session, engine: Engine, notice: wakeup.Notice) -> None:

@@ -107,8 +107,12 @@ def can_notify(connection: Connection) -> bool:
 
 def tell(connection: Connection, channel: str, payloads: Collection[str]) -> None:
     """Notify in the connection's transaction: delivered with its commit, or never."""
-    told = {"channels": [channel] * len(payloads), "payloads": list(payloads)}
-    connection.execute(statements.notify(), told)
+    if len(payloads) > 1 or connection.dialect.positional:
+        told = {"channels": [channel] * len(payloads), "payloads": list(payloads)}
+        connection.execute(statements.notify(), told)
+    else:  # as nearly always: as the driver takes it, in two thirds of the time
+        sql = statements.notify_once(connection.dialect)
+        connection.exec_driver_sql(sql, {"channel": channel, "payload": next(iter(payloads))})
 
 
 def announce(session: Session, model: type[JobMixin], payloads: Collection[str]) -> None:
@@ -317,6 +321,15 @@ def mode_of(job: JobMixin) -> Mode:
     """In which mode a job is told of; one that was made by hand: in the transaction."""
     mode: Mode = vars(job).get(_MODE, DEFAULT_MODE)
     return mode
+
+
+def unlike(jobs: Iterable[JobMixin]) -> Collection[JobMixin]:
+    """Of those that mean the same to workers, in the same mode, only one."""
+    found = {}
+    for job in jobs:
+        values = vars(job)
+        found[type(job), values.get(_MODE), values.get("state"), values.get("queue")] = job
+    return found.values()
 
 
 def payload_of(job: JobMixin) -> str | None:

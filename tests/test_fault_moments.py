@@ -63,11 +63,13 @@ class Killer:
 
     def _on_statement(self, connection: Connection, _: Any, sql: str, *__: Any) -> None:
         kind = "claim" if sql.startswith(CLAIM) else "finish" if sql.startswith(FINISH) else ""
-        self._last[connection] = kind
+        # With the outcome of one job the next is claimed.
+        if not (kind == "claim" and self._last.get(connection) == "finish"):
+            self._last[connection] = kind
         self._strike(connection, kind)
 
     def _on_commit(self, connection: Connection) -> None:
-        self._strike(connection, f"commit of the {self._last.get(connection)}")
+        self._strike(connection, f"commit of the {self._last.pop(connection, '')}")
 
     def _strike(self, connection: Connection, moment: str) -> None:
         with self._lock:

@@ -34,6 +34,7 @@ from sqlalchemy.orm import (
 from sqla_jobs import Job, JobMixin, metadata, models
 from sqla_jobs.errors import InvalidOption
 from tests.support.server import Database
+from tests.support.storage import VACUUM, storage
 
 CONVENTION = {
     "ix": "the_ix_%(column_0_label)s",
@@ -214,6 +215,7 @@ def test_a_job_model_on_the_applications_base(
     assert table.info[models.INFO] == "job"
 
     table.metadata.create_all(empty_database.engine)
+    assert storage(empty_database) == {"sqla_jobs": VACUUM}
     with Session(empty_database.engine, expire_on_commit=False) as session:
         job = model(task="shop.jobs.invoice", arguments={"order": 7}, customer="ann")
         session.add(job)
@@ -278,6 +280,7 @@ def test_a_subclass_on_the_same_table_and_one_on_its_own(empty_database: Databas
     assert table_of(Invoice) is table_of(Job)
     assert names(table_of(Job)) == NAMES
     Base.metadata.create_all(empty_database.engine)
+    assert storage(empty_database) == {"sqla_jobs": VACUUM}
     with Session(empty_database.engine) as session:
         session.add_all([Job(task="a"), Invoice(task="b", order=7), Parcel(task="c", weight=3)])
         session.commit()

@@ -17,6 +17,7 @@ import pytest
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
 
 ROOT = Path(__file__).resolve().parents[1]
+REVISIONS = ["0001_job_queue.py", "0002_deaths_and_vacuum.py"]
 SOURCES = ["pyproject.toml", "README.md", "LICENSE", "MANIFEST.in", "sqla_jobs", "migrations"]
 
 # What an installed package must be able to do, wherever its files are.
@@ -98,7 +99,8 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
 def test_the_sdist_holds_no_tests(built: Built) -> None:
     with tarfile.open(built.sdist) as archive:
         names = {Path(*Path(name).parts[1:]).as_posix() for name in archive.getnames()}
-    assert "sqla_jobs/migrations/versions/0001_job_queue.py" in names
+    for revision in REVISIONS:
+        assert f"sqla_jobs/migrations/versions/{revision}" in names
     assert not [name for name in names if name.startswith("tests")]
 
 
@@ -127,7 +129,7 @@ def test_an_installed_package(environment: Path, built: Built, tmp_path: Path) -
     where, head, typed, leaks, version = said.splitlines()
     [own] = environment.parent.glob("lib/python*/site-packages")
     assert Path(where) in (built.source / "sqla_jobs", own / "sqla_jobs")
-    assert head == "0001 True ['0001_job_queue.py']"
+    assert head == f"0002 True {REVISIONS}"
     assert typed == "True"
     assert leaks == "None None"
     assert version == built.wheel.name.split("-")[1]

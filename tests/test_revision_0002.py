@@ -4,28 +4,13 @@ from __future__ import annotations
 
 import pytest
 from sqlalchemy import create_engine, text
-from sqlalchemy.orm import DeclarativeBase
 
-from sqla_jobs import JobMixin, Jobs, migrations
+from sqla_jobs import migrations
 from tests.support.alembic_app import dump
 from tests.support.server import Database
+from tests.support.storage import VACUUM, storage
 
 SCHEMAS = [None, 'Odd: "name" %s']
-
-STORAGE = """
-    SELECT option_name, option_value FROM pg_class CROSS JOIN pg_options_to_table(reloptions)
-    WHERE relname = 'sqla_jobs' AND relkind = 'r'
-"""
-
-
-class Base(DeclarativeBase):
-    pass
-
-
-class OwnStorage(JobMixin, Base):
-    __table_args__ = (
-        {"schema": "own", "postgresql_with": {"autovacuum_vacuum_scale_factor": 0.5, "fillfactor": 80}},
-    )
 
 
 @pytest.mark.parametrize("schema", SCHEMAS, ids=["default schema", "odd schema"])
@@ -34,10 +19,7 @@ def test_up_and_down_again_leaves_what_was_there(empty_database: Database, schem
     migrations.migrate(engine, to="0001", schema=schema)
     first = dump(empty_database)
     assert migrations.migrate(engine, to="0002", schema=schema) == "0002"
-    assert dict(empty_database.rows(STORAGE)) == {
-        "autovacuum_vacuum_scale_factor": "0.02",
-        "autovacuum_analyze_scale_factor": "0.02",
-    }
+    assert storage(empty_database) == {f"{schema}.sqla_jobs" if schema else "sqla_jobs": VACUUM}
     assert migrations.migrate(engine, to="0001", schema=schema) == "0001"
     assert dump(empty_database).replace("'0002'", "'0001'") == first
 
@@ -62,12 +44,3 @@ def test_it_does_not_wait_for_running_jobs(empty_database: Database, way: str) -
         job.execute(text("UPDATE sqla_jobs SET state = 'queued'"))
         assert migrations.migrate(impatient, to=way) == way
     impatient.dispose()
-
-
-def test_a_model_of_ones_own_may_say_otherwise(empty_database: Database) -> None:
-    Jobs(OwnStorage).create_all(empty_database.engine)
-    assert dict(empty_database.rows(STORAGE)) == {
-        "autovacuum_vacuum_scale_factor": "0.5",
-        "autovacuum_analyze_scale_factor": "0.02",
-        "fillfactor": "80",
-    }

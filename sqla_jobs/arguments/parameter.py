@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import typing
 from collections.abc import Iterator
-from types import SimpleNamespace
+from types import NoneType, SimpleNamespace, UnionType
 from typing import Any, Protocol
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -18,6 +18,9 @@ from sqla_jobs.arguments.faithful import JSON, TOO_DEEP, Refused, compare, is_ma
 from sqla_jobs.errors import TaskDefinitionError, shown
 
 _NONE = inspect.Parameter.empty
+_KEPT = (str, int, bool)
+_SMALL = 2**63
+_UNIONS = (typing.Union, UnionType)
 
 
 class Codec(Protocol):
@@ -131,9 +134,10 @@ class _Plain:
 class _Typed:
     """A parameter whose values pydantic validates, and writes as JSON, by its annotation."""
 
-    __slots__ = ("_dump", "_parse", "_validate")
+    __slots__ = ("_dump", "_parse", "_same", "_validate")
 
     def __init__(self, annotation: Any) -> None:
+        self._same = _kept_as_they_are(annotation)
         config = ConfigDict(
             # Bytes of any kind, not only UTF-8.
             ser_json_bytes="base64",
@@ -154,6 +158,8 @@ class _Typed:
         self._parse = adapter.validator.validate_json
 
     def store(self, value: Any) -> JSON:
+        if type(value) in self._same and _surely_kept(value):
+            return value  # type: ignore[no-any-return]
         try:
             validated = self._validate(value)
         except ValidationError as error:
@@ -179,6 +185,21 @@ class _Typed:
     def _read(self, stored: JSON) -> Any:
         # By name is how it was stored; other producers may know only the alias.
         return self._parse(to_json(stored), by_alias=True, by_name=True)
+
+
+def _kept_as_they_are(annotation: Any) -> frozenset[type]:
+    """The classes of whose plain values pydantic makes the same, as does its JSON when it is read back."""
+    choices = typing.get_args(annotation) if typing.get_origin(annotation) in _UNIONS else (annotation,)
+    # Not of more than one class, besides None: which of a union a value is taken for pydantic decides.
+    kept = [each for each in choices if each is not NoneType]
+    return frozenset(choices) if len(kept) == 1 and kept[0] in _KEPT else frozenset()
+
+
+def _surely_kept(value: Any) -> bool:
+    """Whether a plain str, int, bool or None is surely one that JSONB holds; quicker than `plain`."""
+    if type(value) is str:
+        return value.isascii() and "\x00" not in value
+    return type(value) is not int or -_SMALL < value < _SMALL
 
 
 def problems(error: ValidationError, name: str = "") -> str:

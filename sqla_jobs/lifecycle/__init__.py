@@ -4,7 +4,7 @@ None of them begins, commits or rolls back: the transaction is the caller's. An 
 them with ``AsyncSession.run_sync``.
 
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
-    groups     claim_either, join, finish_group: the fast lane
+    groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
     enqueued   insert, enqueue_many: without a flush
     cancels    cancel, of one job or of all that wait
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
@@ -12,7 +12,7 @@ them with ``AsyncSession.run_sync``.
 
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
 from sqla_jobs.lifecycle.enqueued import can_insert, enqueue_many, insert
-from sqla_jobs.lifecycle.groups import claim_either, finish_group, join
+from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
     Mark,
@@ -61,6 +61,7 @@ __all__ = [
     "deny_lock",
     "enqueue",
     "enqueue_many",
+    "exchange",
     "finish",
     "finish_group",
     "give_back_strays",

@@ -43,7 +43,6 @@ _PYTHON: Final = frozenset(
     {str, int, bool, float, dt.datetime, dt.date, dt.timedelta, uuid.UUID, decimal.Decimal}
 )
 
-
 _KNOWN: Final = frozenset(statements.ENQUEUED)
 _COLUMNS: Final = frozenset(Job.__table__.c.keys())
 
@@ -155,6 +154,8 @@ def _check_mapper(mapper: Mapper[Any], jobs: Sequence[JobMixin]) -> None:
     _refuse(mapper.polymorphic_on is not None or mapper.inherits is not None)
     _refuse(mapper.version_id_col is not None or dataclasses.is_dataclass(mapper.class_))
     _refuse(not all(type(job) is mapper.class_ for job in jobs))
+    # Listeners of the application's own, beside ours in `flush`.
+    _refuse(bool(mapper.dispatch.before_insert) or len(mapper.dispatch.after_insert) != 1)
 
 
 def _refuse(reason: bool) -> None:

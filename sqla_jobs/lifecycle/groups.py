@@ -1,16 +1,17 @@
-"""The verbs of the fast lane: jobs that one transaction claims, runs and finishes."""
+"""The verbs of several jobs at once: the fast lane's, and `exchange`, the ordinary lane's."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session
 
 from sqla_jobs import statements
-from sqla_jobs.lifecycle.jobs import Claimed, Mark, Model, behind, claimed, execute, selection
+from sqla_jobs.lifecycle.jobs import Claimed, Mark, Model, behind, claim, claimed, execute, selection
 
 
 def claim_either(
@@ -95,3 +96,42 @@ def finish_group(
         now=now,
     )
     return len(done.all()) == len(jobs)
+
+
+def exchange(
+    session: Session | Connection,
+    model: Model,
+    worker_id: int,
+    done: Sequence[Claimed],
+    queues: Sequence[str] | None,
+    limit: int,
+    *,
+    innocent: bool = False,
+    mark: Mark | None = None,
+    now: dt.datetime | None = None,
+) -> tuple[set[int], list[Claimed]]:
+    """Record that running jobs of this worker have succeeded, and claim up to ``limit`` others.
+
+    Parameters:
+        done: jobs that have written nothing.
+        innocent, mark: as for `claim`.
+
+    Returns:
+        The ids of those whose claim still held; and the jobs that were claimed.
+    """
+    if not done:
+        jobs = claim(session, model, worker_id, queues, limit=limit, innocent=innocent, mark=mark, now=now)
+        return set(), jobs
+    given: dict[str, Any] = {
+        "ids": [job.id for job in done],
+        "claims": [job.claim for job in done],
+        "p_worker_id": worker_id,
+        "now": now,
+    }
+    if not limit:
+        rows = execute(session, model, statements.finish_running(model), **given).all()
+        return {row.id for row in rows}, []
+    chosen = selection(queues)
+    statement = statements.exchange(model, not chosen, innocent, limit, mark is not None)
+    rows = execute(session, model, statement, **given, **chosen, **behind(mark)).all()
+    return {row.id for row in rows if not row.is_new}, [claimed(row) for row in rows if row.is_new]

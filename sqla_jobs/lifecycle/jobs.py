@@ -222,7 +222,7 @@ def take(
 
 
 def finish(
-    session: Session,
+    session: Session | Connection,
     model: Model,
     job: Claimed,
     outcome: Outcome,
@@ -233,6 +233,7 @@ def finish(
     """Record an attempt's outcome, fenced by its claim; None: the claim does not hold any more.
 
     Parameters:
+        session: or, for a success, a Connection to where the job table is.
         taken: the row is locked in this transaction, by ``take`` or `lock_next`, rather than ``running``.
     """
     fence = {"p_started_at": job.started_at} if taken else {}
@@ -253,7 +254,7 @@ def finish(
     ).first()
     if row is None:
         return None
-    if row.state == JobState.QUEUED:  # given back: another worker may take it
+    if row.state == JobState.QUEUED and isinstance(session, Session):  # given back: another worker may take it
         wakeup.announce(session, model, [wakeup.queued(job.queue)])
     return Written(JobState(row.state), row.run_at)
 

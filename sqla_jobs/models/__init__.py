@@ -1,6 +1,7 @@
 """The mapped tables: ``Job`` (or your own, by ``JobMixin``), ``Schedule``, ``WorkerProcess``, ``Queue``.
 
     terms      what the models are made of: defaults, named constraints, the merge of table arguments
+    storage    storage parameters, for each version of SQLAlchemy
     job        the job table
     beside     schedules, worker processes, queues
     version    the function that says which revision the tables are at

@@ -25,6 +25,7 @@ from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.elements import conv
 
 from sqla_jobs.errors import InvalidOption
+from sqla_jobs.models.storage import Storage
 from sqla_jobs.models.terms import (
     EMPTY_ARRAY,
     EMPTY_OBJECT,
@@ -37,10 +38,7 @@ from sqla_jobs.models.terms import (
     merge,
 )
 
-AUTOVACUUM: Final = {
-    "autovacuum_vacuum_scale_factor": 0.02,
-    "autovacuum_analyze_scale_factor": 0.02,
-}
+AUTOVACUUM: Final = Storage(autovacuum_vacuum_scale_factor=0.02, autovacuum_analyze_scale_factor=0.02)
 """Storage parameters of the job table; a model's own ``postgresql_with`` may say otherwise.
 
 Each job leaves an entry in the claim's index that only VACUUM takes away, and all of them lie before the next

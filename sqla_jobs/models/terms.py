@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from types import MappingProxyType
 from typing import Any, Final
 
 from sqlalchemy import CheckConstraint, Index, Table, text
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.elements import conv
+
+from sqla_jobs.models.storage import Storage
 
 INFO: Final = "sqla_jobs"
 """Key in ``Table.info`` that marks a library table; ``sqla_jobs.alembic`` looks for it."""
@@ -34,10 +34,7 @@ def index(name: str, *columns: Any, where: str, unique: bool = False) -> Index:
 
 
 def merge(
-    own: Any,
-    library: tuple[SchemaItem, ...],
-    role: str,
-    storage: Mapping[str, object] = MappingProxyType({}),
+    own: Any, library: tuple[SchemaItem, ...], role: str, storage: Storage | None = None
 ) -> tuple[Any, ...]:
     """The ``__table_args__`` of a model: the library's and its own, which win.
 
@@ -50,8 +47,8 @@ def merge(
     if items and isinstance(items[-1], dict):
         items = items[:-1]
     options["info"] = {**options.get("info", {}), INFO: role}
-    if storage:
-        options["postgresql_with"] = {**storage, **options.get("postgresql_with", {})}
+    if storage is not None:
+        storage.add_to(options)
     # A mixin of the application's own, between JobMixin and the model, has them already.
     names = {getattr(item, "name", None) for item in library}
     return (*library, *(item for item in items if getattr(item, "name", None) not in names), options)

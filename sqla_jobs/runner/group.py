@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle, wakeup
@@ -18,8 +19,8 @@ from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
 from sqla_jobs.runner.failures import is_conflict, is_lost
-from sqla_jobs.runner.lane import Runner, delay_for, discard
-from sqla_jobs.runner.run import CHANGED, Finished, finished, run
+from sqla_jobs.runner.lane import Runner, apart, delay_for, discard
+from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
 from sqla_jobs.scope import GroupScope, Interrupter
 from sqla_jobs.tasks import RunningJob, running
 
@@ -66,7 +67,7 @@ def check_level(runner: Runner, task: str) -> None:
         ConfigurationError: they are not READ COMMITTED: a group's claim would fail on each row that
             another worker has changed since its transaction began.
     """
-    with runner.sessions() as session:
+    with apart(runner.sessions) as session:
         level = _home(session, runner.model).exec_driver_sql("SHOW transaction_isolation").scalar_one()
     if level != "read committed":
         raise ConfigurationError(
@@ -76,6 +77,8 @@ def check_level(runner: Runner, task: str) -> None:
 
 
 def _home(session: Session, model: type[JobMixin]) -> Connection:
+    if not session.in_transaction():  # for one that does not begin by itself
+        session.begin()
     return session.connection(bind_arguments=lifecycle.target(model))
 
 
@@ -146,6 +149,8 @@ class Groups:
                 began = time.monotonic()
                 self._run_all(scope, session, jobs, done, pace)
                 pace.learn(max(1, len(done)), time.monotonic() - began)
+                if scope.is_worn:
+                    pace.size = 1
                 scope.close()
             except BaseException:
                 scope.release()
@@ -160,7 +165,9 @@ class Groups:
                 scope.abandon()
             else:
                 discard(session, error)
-            if ended is not None and done and is_lost(error) and self._stands(done[0]):
+            # A hook of the application's that raises after the commit has not undone it.
+            may_stand = is_lost(error) or not isinstance(error, DBAPIError)
+            if ended and may_stand and self._stands(done):
                 return ended
             pace.alone = len(jobs)
             log.warning(
@@ -174,19 +181,25 @@ class Groups:
         self, scope: GroupScope, session: Session, jobs: Sequence[Claimed], done: list[_Run], pace: Pace
     ) -> None:
         most, end = len(jobs), time.monotonic() + BUDGET
+        locked = tuple(job.id for job in jobs)
         for job in jobs:
             most = min(most, self._registry.fast.get(job.task, 1))
-            if done and not (len(done) < most and time.monotonic() < end and self._may_go_on()):
+            if done and not (
+                len(done) < most and time.monotonic() < end and self._may_go_on() and not scope.is_worn
+            ):
                 return
             # In a context of its own: what a job sets in a contextvar does not leak into the next.
-            ran = copy_context().run(self._run_one, scope, session, job)
+            ran = copy_context().run(self._run_one, scope, session, job, locked)
             if ran is None:  # as if it had not begun: its row stays as it is
                 pace.alone = 1
                 return
             done.append(ran)
 
-    def _run_one(self, scope: GroupScope, session: Session, job: Claimed) -> _Run | None:
+    def _run_one(
+        self, scope: GroupScope, session: Session, job: Claimed, locked: tuple[int, ...]
+    ) -> _Run | None:
         """Run a job; None: it met a conflict of which nobody is to blame, or is to be given back."""
+        TAKEN.set(locked)
         interrupter = self._begins(job)
         scope.expect(interrupter)
         policy = self._registry.policy_for(job.task)
@@ -214,7 +227,9 @@ class Groups:
             ended.append(finished(each.view, each.outcome, written))
         return ended
 
-    def _stands(self, one: _Run) -> bool:
-        """Whether the commit took effect in which the connection was lost: if one job's part did, all did."""
+    def _stands(self, done: Sequence[_Run]) -> bool:
+        """Whether the commit took effect after all: if one job's part did, all did."""
+        # Rather one that nobody else can have claimed meanwhile.
+        one = next((each for each in done if each.has_succeeded), done[0])
         row = self._runner.persist(lambda: self._runner.standing(one.job))
         return row is not None and row.shows(replace(one.job, claim=one.job.claim + 1), one.outcome)

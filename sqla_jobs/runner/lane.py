@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
 from enum import Enum
@@ -18,8 +19,9 @@ from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, ClaimLost, ConfigurationError, JobEscaped
 from sqla_jobs.lifecycle import Claimed, Standing, Written
 from sqla_jobs.models import JobMixin
-from sqla_jobs.outcome import JobState, Outcome, decide
+from sqla_jobs.outcome import JobState, Outcome, decide, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
+from sqla_jobs.runner.exchange import Exchange, Peers
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.kept import Kept
 from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run
@@ -68,12 +70,32 @@ class _Refused:
         return is_conflict(self.error) or (self.outcome is not None and is_lost(self.error))
 
 
+@dataclass(frozen=True)
+class _Untouched:
+    """A run that succeeded and has sent nothing to the database."""
+
+    ran: Ran
+    outcome: Outcome
+
+
+@dataclass
+class Follow:
+    """What a thread wants after a job, and what it gets."""
+
+    worker_id: Callable[[], int | None] = lambda: None
+    """For whom another is to be claimed; None: none is wanted."""
+    queues: Sequence[str] | None = None
+    job: Claimed | None = None
+    """It is claimed, with the commit of the one before."""
+
+
 class Runner:
     """Claims jobs for one worker process and runs each in a transaction of its own.
 
     Parameters:
         persist: calls a function that talks to the database, again and again while the database
             cannot be reached; a worker gives its own, which backs off and ends with the worker.
+        peers: what the threads that share this know of each other.
     """
 
     def __init__(
@@ -81,6 +103,7 @@ class Runner:
         registry: Registry[Any],
         sessions: Sessions,
         persist: Callable[[Callable[[], Any]], Any],
+        peers: Peers | None = None,
     ) -> None:
         self.registry = registry
         self.model: type[JobMixin] = registry.model
@@ -88,22 +111,22 @@ class Runner:
         self.persist = persist
         self.engine = _engine_of(sessions, self.model)
         self._kept = Kept(self.engine)
+        # Not again if its answer is lost: it may stand.
+        self._exchange = Exchange(self.model, lambda verb: self.at_once(verb, again=False), peers or Peers())
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)
 
-    def claim(
-        self, worker_id: int, queues: Sequence[str] | None, *, innocent: bool = False
-    ) -> Claimed | None:
-        """Claim the next job, committed; None: there is none.
+    def claim(self, worker_id: int, queues: Sequence[str] | None) -> Claimed | None:
+        """Claim the next job, committed; None: there is none."""
+        swapped = self._exchange.swap(worker_id, queues, None, wants=True)
+        if swapped.error is not None:
+            raise swapped.error
+        return swapped.job
 
-        Parameters:
-            innocent: only one that no worker has died of yet.
-        """
-        claimed = self.at_once(
-            lambda s: lifecycle.claim(s, self.model, worker_id, queues, innocent=innocent),
-            again=False,  # it may stand
-        )
-        return claimed[0] if claimed else None
+    def give_back(self, job: Claimed, reason: str) -> None:
+        """Return a claimed job that will not be run here; it has not been an attempt."""
+        view = running(job, self.registry.policy_for(job.task))
+        self._record(job, view, given_back(reason))
 
     def at_once(self, verb: Callable[[Session | Connection], T], *, again: bool = True) -> T:
         """`transact` for a verb of a single statement, which is a transaction by itself.
@@ -137,17 +160,20 @@ class Runner:
             session.connection(execution_options={"isolation_level": "READ COMMITTED"})
             return verb(session)
 
-    def perform(self, job: Claimed, interrupter: Interrupter | None = None) -> Finished | None:
+    def perform(
+        self, job: Claimed, interrupter: Interrupter | None = None, follow: Follow | None = None
+    ) -> Finished | None:
         """Run a claimed job to its recorded outcome; None: the claim was taken over meanwhile.
 
         Parameters:
             interrupter: what another thread may end the job by.
+            follow: where the next job is wanted, which may be claimed by the commit of this one's outcome.
         """
         interrupter = interrupter or Interrupter()
         policy = self.registry.policy_for(job.task)
         view = running(job, policy)
         try:
-            result = self._run_until_recorded(job, view, policy, interrupter)
+            result = self._run_until_recorded(job, view, policy, interrupter, follow or Follow())
         except Exception as error:
             if is_transient(error):
                 raise
@@ -170,12 +196,14 @@ class Runner:
         return self._record(job, view, decide(None, reason, delay_for(policy, view)))
 
     def _run_until_recorded(
-        self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter
+        self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter, follow: Follow
     ) -> Finished | None:
         """The ordinary lane: run, finish, commit; again after a conflict, of which nobody is to blame."""
         for rerun in range(RERUNS + 1):
             # In a context of its own: what a job sets in a contextvar does not leak into the next.
-            ended = copy_context().run(self._attempt, job, view, policy, interrupter)
+            ended = copy_context().run(self._attempt, job, view, policy, interrupter, follow)
+            if isinstance(ended, _Untouched):
+                ended = self._hand_in(job, view, ended, follow)
             if not isinstance(ended, _Refused):
                 return ended
             result = self._after_refusal(job, view, policy, ended, may_rerun=rerun < RERUNS)
@@ -184,15 +212,31 @@ class Runner:
             interrupter.reopen()
         raise AssertionError("the last run may not ask for another")
 
-    def _attempt(
-        self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter
+    def _hand_in(
+        self, job: Claimed, view: RunningJob, ran: _Untouched, follow: Follow
     ) -> Finished | _Refused | None:
-        result: Finished | _Refused | None = None
+        """Record the success of a job that has sent nothing, together with what other threads have."""
+        worker_id = follow.worker_id()
+        assert job.worker_id is not None
+        swapped = self._exchange.swap(
+            worker_id or job.worker_id, follow.queues, job, wants=worker_id is not None
+        )
+        follow.job = swapped.job
+        if swapped.error is not None:
+            return self._record(job, view, ran.outcome, unsure=True)
+        if swapped.holds:
+            return finished(view, ran.outcome, Written(JobState.SUCCEEDED, job.run_at))
+        return _Refused(ClaimLost(job.id), ran.ran, ran.outcome, touched=False)
+
+    def _attempt(
+        self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter, follow: Follow
+    ) -> Finished | _Untouched | _Refused | None:
+        result: Finished | _Untouched | _Refused | None = None
         ended = False
         try:
             with self.sessions() as session:
                 try:
-                    result = self._in_session(session, job, view, policy, interrupter)
+                    result = self._in_session(session, job, view, policy, interrupter, follow)
                 finally:
                     interrupter.forget()  # before somebody else gets the connections
                 ended = True
@@ -208,7 +252,8 @@ class Runner:
         view: RunningJob,
         policy: RetryPolicy,
         interrupter: Interrupter,
-    ) -> Finished | _Refused | None:
+        follow: Follow,
+    ) -> Finished | _Untouched | _Refused | None:
         scope = JobScope(session, self.model, owned=True, interrupter=interrupter)
         ran, outcome = Ran(), None
         try:
@@ -217,11 +262,14 @@ class Runner:
             if is_conflict(ran.error):
                 raise ran.error
             outcome = decide(ran.returned, ran.error, delay_for(policy, view))
-            written = lifecycle.finish(session, self.model, job, outcome)
+            if outcome.state is JobState.SUCCEEDED and not scope.touched:
+                return _Untouched(ran, outcome)
+            written = self._finish(session, job, outcome, follow)
             if written is not None:
                 scope.commit()
                 return finished(view, outcome, written)
         except Exception as error:
+            follow.job = None  # its claim was part of this transaction
             if isinstance(error, JobEscaped):
                 scope.abandon()
             else:
@@ -229,8 +277,22 @@ class Runner:
             if interrupter.reason is not None and error.__cause__ is interrupter.reason:
                 error = interrupter.reason  # it cost the connection
             return _Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed)
+        follow.job = None
         discard(session)
         return _Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)
+
+    def _finish(self, session: Session, job: Claimed, outcome: Outcome, follow: Follow) -> Written | None:
+        """Record the outcome in the job's own transaction, and claim the next job by its commit."""
+        if outcome.state is not JobState.SUCCEEDED:
+            return lifecycle.finish(session, self.model, job, outcome)
+        connection = session.connection(bind_arguments=lifecycle.target(self.model))
+        written = lifecycle.finish(connection, self.model, job, outcome)
+        if written is not None and _is_read_committed(connection):
+            worker_id = follow.worker_id()
+            if worker_id is not None:
+                claimed = lifecycle.claim(connection, self.model, worker_id, follow.queues, innocent=True)
+                follow.job = claimed[0] if claimed else None
+        return written
 
     def _after_refusal(
         self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: _Refused, *, may_rerun: bool
@@ -261,9 +323,14 @@ class Runner:
                 return _Rerun.AGAIN
         return self._record(job, view, decide(None, error, delay_for(policy, view)))
 
-    def _record(self, job: Claimed, view: RunningJob, outcome: Outcome) -> Finished | None:
-        """Write an outcome in a transaction that holds nothing else, for as long as it takes."""
-        unsure = False
+    def _record(
+        self, job: Claimed, view: RunningJob, outcome: Outcome, *, unsure: bool = False
+    ) -> Finished | None:
+        """Write an outcome in a transaction that holds nothing else, for as long as it takes.
+
+        Parameters:
+            unsure: it may have been written already.
+        """
 
         def write() -> Written | None:
             nonlocal unsure
@@ -280,6 +347,11 @@ class Runner:
     def standing(self, job: Claimed) -> Standing | None:
         """What the job's row says now; None: it is gone."""
         return self.transact(lambda s: lifecycle.standing(s, self.model, job.id))
+
+
+def _is_read_committed(connection: Connection) -> bool:
+    level = connection.get_execution_options().get("isolation_level", connection.default_isolation_level)
+    return level == "READ COMMITTED"
 
 
 def _shown(row: Standing, outcome: Outcome) -> Written:
@@ -308,10 +380,19 @@ def discard(session: Session, error: BaseException | None = None) -> None:
         session.invalidate()
 
 
+def apart(sessions: Sessions) -> AbstractContextManager[Session]:
+    """A Session to look at, before there are threads.
+
+    Not this thread's own of a scoped_session: it may hold what its owner has not committed.
+    """
+    if isinstance(sessions, ScopedSessions):
+        made: AbstractContextManager[Session] = sessions.registry.session_factory()
+        return made
+    return sessions()
+
+
 def _engine_of(sessions: Sessions, model: type[JobMixin]) -> Engine:
-    # Not this thread's own Session of a scoped_session: it may hold what its owner has not committed.
-    apart = sessions.registry.session_factory if isinstance(sessions, ScopedSessions) else sessions
-    with apart() as session:
+    with apart(sessions) as session:
         bind = session.get_bind(**lifecycle.target(model))
     if isinstance(bind, Engine):
         refuse_driver(bind.dialect)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from contextvars import ContextVar
 from typing import Any
 
 from sqlalchemy.orm import Session, scoped_session
@@ -14,7 +13,7 @@ from sqla_jobs.errors import JobEscaped
 from sqla_jobs.outcome import decide
 from sqla_jobs.policy import policy_at
 from sqla_jobs.runner.failures import is_conflict
-from sqla_jobs.runner.run import CHANGED, Finished, finished, run
+from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
 from sqla_jobs.scope import Interrupted, JobScope, keep_in_registry, refuse_autocommit, refuse_driver
 from sqla_jobs.tasks import Registry, check_queues, running
 
@@ -47,13 +46,13 @@ def work_once(
     refuse_driver(own.get_bind(**lifecycle.target(model)).dialect)
     refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
     own.flush()  # a job that is pending in this Session is as good as one that is in the table
-    job = lifecycle.take(own, model, queues, held=_taken.get(), now=now)
+    job = lifecycle.take(own, model, queues, held=TAKEN.get(), now=now)
     if job is None:
         return None
     policy = registry.policy_for(job.task)
     view = running(job, policy, attempt=job.attempt + 1)
     scope = JobScope(own, model, owned=False)
-    token = _taken.set((*_taken.get(), job.id))
+    token = TAKEN.set((*TAKEN.get(), job.id))
     try:
         ran = run(registry, job, view, scope, own)
         if isinstance(ran.error, (KeyboardInterrupt, Interrupted)) or is_conflict(ran.error):
@@ -66,10 +65,5 @@ def work_once(
         scope.abandon()
         raise
     finally:
-        _taken.reset(token)
+        TAKEN.reset(token)
     return finished(view, outcome, written)
-
-
-_taken: ContextVar[tuple[int, ...]] = ContextVar("sqla_jobs_taken", default=())
-"""The jobs that `work_once` runs in this context: their rows are `queued`, and a lock of the same
-transaction does not hide them from a job that calls `work_once` itself."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import inspect
 from collections.abc import Callable
+from contextvars import ContextVar
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -19,6 +20,10 @@ from sqla_jobs.tasks import Registry, RunningJob, as_current
 
 CANCELLED: Final = "cancelled while it ran"
 CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
+
+TAKEN: Final[ContextVar[tuple[int, ...]]] = ContextVar("sqla_jobs_taken", default=())
+"""The jobs that `work_once`, or a group, runs in this context: their rows are `queued`, and a lock of the
+same transaction does not hide them from a job that calls `work_once` itself."""
 
 
 @dataclass(frozen=True)

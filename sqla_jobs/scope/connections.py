@@ -132,11 +132,20 @@ def refuse_autocommit(connection: Connection) -> None:
         )
 
 
-def refuse_level(connection: Connection, session: Session) -> None:
-    """Raise JobEscaped if the connection began at a level that neither its engine nor its Session has."""
-    options = {**connection.engine.get_execution_options(), **getattr(session, "execution_options", {})}
-    asked = connection.get_execution_options().get("isolation_level")
-    if asked != options.get("isolation_level"):
+def refuse_level(connection: Connection, session: Session, options: Mapping[str, Any] | None = None) -> None:
+    """Raise JobEscaped if the connection began at a level that neither its engine nor its Session has.
+
+    Parameters:
+        options: what is asked for; None: what the connection has.
+    """
+    usual = {**connection.engine.get_execution_options(), **getattr(session, "execution_options", {})}
+    level = usual.get("isolation_level")
+    asked = (
+        connection.get_execution_options().get("isolation_level")
+        if options is None
+        else options.get("isolation_level", level)
+    )
+    if asked != level:
         raise JobEscaped(
             f"the job asked for isolation level {asked!r}, but the transaction is not its own; "
             "set the level on the engine"

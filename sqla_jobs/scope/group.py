@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, Final
 
 import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
+from sqla_jobs import lifecycle
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import JobMixin
+from sqla_jobs.scope.connections import refuse_level
 from sqla_jobs.scope.contained import GONE, Containment, escape, line
 from sqla_jobs.scope.interrupts import Interrupter
 from sqla_jobs.scope.job import Ran
 from sqla_jobs.scope.savepoint import Savepoint
+from sqla_jobs.scope.sql import lasts
 
 _ELSEWHERE = (
     "a task with group_commit may write to the database of the job table only, and this one came to another "
     "engine of its Session; take group_commit off it"
 )
+_OF_ITS_STATE: Final = {"identity_map", "_new", "_deleted", "_transaction", "_nested_transaction"}
+"""Attributes of a Session that SQLAlchemy changes as it goes."""
 
 
 class GroupScope(Containment):
@@ -38,15 +43,30 @@ class GroupScope(Containment):
         super().__init__(session, model, owned=True)
         self._cursors: dict[Connection, psycopg.Cursor[Any]] = {}
         self._used = False
+        self.is_worn = False
+        """Whether a job has left something in Session or transaction that the next one must not meet."""
+        home = session.connection(bind_arguments=lifecycle.target(model))
         self._enter()
+        # The root transaction has it already: a job could come to it there, beside the savepoint.
+        self._connections.watch(home)
         # Whoever asks for it may go on with the driver's own connection, where nobody sees what is sent.
         own: Callable[..., Connection] = session.connection
 
-        def connection(*args: Any, **kwargs: Any) -> Connection:
+        def connection(
+            bind_arguments: Any = None, execution_options: Mapping[str, Any] | None = None
+        ) -> Connection:
+            if execution_options and not self._used:
+                try:
+                    refuse_level(home, session, execution_options)
+                except JobEscaped as error:
+                    self._connections.refused[home] = error
             self._used = True
-            return own(*args, **kwargs)
+            return own(bind_arguments, execution_options)
 
         vars(session)["connection"] = connection
+        self._found = dict(vars(session))
+        self._info = dict(session.info) if "info" in self._found else None
+        self._listeners = _listeners(session)
 
     def expect(self, interrupter: Interrupter) -> None:
         """The next job comes, and may be ended by this."""
@@ -71,14 +91,13 @@ class GroupScope(Containment):
         if self._connections.are(TransactionStatus.ACTIVE):
             escape("the job left a query running on its connection", ran.error)
         if ran.error is None:
+            # Before anything is sent: a connection that the job has let go of may be somebody else's by now.
+            self._see_that_it_is_ours(ran)
             ran = self._keep(ran)
         if ran.error is not None:
             self._take_back(ran.error)
-        if (problem := self._problem()) is not None:
-            escape(problem, ran.error)
-        session = self._session
-        session._trans_context_manager = self._within
-        session.expunge_all()
+            self._see_that_it_is_ours(ran)
+        self._clean(keeps=ran.error is None)
         return ran
 
     def checkpoint(self, _: Callable[[], bool]) -> None:
@@ -100,17 +119,41 @@ class GroupScope(Containment):
         session = self._session
         return (
             not self._used
-            and session.get_nested_transaction() is self._base.nested
+            and vars(session) == self._found
             and self._base.nested.is_active
-            and session._trans_context_manager is self._within
-            and session.bind is self._bound
             and not session.identity_map
             and session._is_clean()
+            and ("info" not in self._found or session.info == self._info)
+            and _listeners(session) == self._listeners
         )
+
+    def _clean(self, *, keeps: bool) -> None:
+        """Let the next job find the Session as this one has found it."""
+        session, nested = self._session, self._base.nested
+        session._trans_context_manager = self._within
+        session.expunge_all()
+        if keeps:
+            # What this job has made is not the next one's to take back.
+            nested._take_snapshot()
+        own = vars(session)
+        for name in own.keys() - self._found.keys():
+            del own[name]
+        for name in self._found.keys() - _OF_ITS_STATE:
+            own[name] = self._found[name]
+        if self._info is not None:
+            session.info.clear()
+            session.info.update(self._info)
+        # It shall be called at the commit, and by no other job.
+        self.is_worn |= _listeners(session) != self._listeners
+        self._found = dict(own)
 
     def _settle(self) -> None:
         if not self._is_untouched():
             super()._settle()
+
+    def _see_that_it_is_ours(self, ran: Ran) -> None:
+        if (problem := self._problem()) is not None:
+            escape(problem, ran.error)
 
     def _keep(self, ran: Ran) -> Ran:
         """Let what the job has done be part of the transaction."""
@@ -148,8 +191,16 @@ class GroupScope(Containment):
             raise self._connections.refused.setdefault(connection, JobEscaped(_ELSEWHERE))
         if connection not in self._cursors:
             driver: Any = connection.connection.driver_connection
+            self._interrupter.uses(driver)
             self._cursors[connection] = driver.cursor()
 
     def _guard_sql(self, connection: Connection, cursor: Any, sql: str, *rest: Any) -> None:
         self._used = True
+        self.is_worn |= lasts(sql)
         super()._guard_sql(connection, cursor, sql, *rest)
+
+
+def _listeners(session: Session) -> int:
+    """How many there are on the Session itself."""
+    heard: Any = session.dispatch
+    return sum(len(each.listeners) for each in vars(heard).values())

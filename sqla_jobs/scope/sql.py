@@ -19,6 +19,7 @@ _ENDS: Final = re.compile(
     r"(?:^|;)\s*(?:commit|end|abort|prepare\s+transaction|rollback(?!\s+(?:(?:work|transaction)\s+)?to\b))\b",
     re.IGNORECASE,
 )
+_LASTS: Final = re.compile(r"(?:^|;)\s*set\s|\bset_config\b|\bon\s+commit\b", re.IGNORECASE)
 _RELEASE: Final = re.compile(r'(?:^|;)\s*release\s+(?:savepoint\s+)?"?(\w+)', re.IGNORECASE)
 
 
@@ -33,6 +34,14 @@ def ends_transaction(sql: str) -> bool:
 def releases(sql: str, savepoint: str) -> bool:
     """Whether a statement in ``sql`` releases the savepoint of that name."""
     return savepoint in sql and savepoint in _RELEASE.findall(sql)
+
+
+def lasts(sql: str) -> bool:
+    """Whether a statement in ``sql`` may do something that lasts until the transaction ends, and no longer.
+
+    SET LOCAL and the like, which the driver's own cursor can hide, and a temporary table ON COMMIT DROP.
+    """
+    return bool(_LASTS.search(sql))
 
 
 def _visible(sql: str) -> str:

@@ -3,7 +3,8 @@
     enqueued     enqueue, enqueue_many: not in the table yet
     queued       claim, take, take_due: the next jobs to run
     grouped      claim_either, join, finish_group: the fast lane
-    running      finish, hold, standing, running_under, cancel_requests, orphans: under a claim
+    running      finish, finish_running, exchange, hold, standing, running_under, cancel_requests, orphans:
+                 under a claim
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     unfinished   remaining, has_work: what is left to do
@@ -35,7 +36,16 @@ from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.queued import claim, take, take_due
-from sqla_jobs.statements.running import cancel_requests, finish, hold, orphans, running_under, standing
+from sqla_jobs.statements.running import (
+    cancel_requests,
+    exchange,
+    finish,
+    finish_running,
+    hold,
+    orphans,
+    running_under,
+    standing,
+)
 from sqla_jobs.statements.scheduled import next_due, promote
 from sqla_jobs.statements.terms import (
     CLAIMED,
@@ -69,9 +79,11 @@ __all__ = [
     "enqueue",
     "enqueue_many",
     "claim_either",
+    "exchange",
     "finish",
     "forget",
     "finish_group",
+    "finish_running",
     "glance",
     "goodbye",
     "has_work",

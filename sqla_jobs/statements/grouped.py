@@ -26,7 +26,7 @@ from sqlalchemy import (
     update,
 )
 
-from sqla_jobs.statements.liveness import died_lately, is_free
+from sqla_jobs.statements.liveness import died_lately, is_doubtful, is_free
 from sqla_jobs.statements.queued import following, registered, run_under
 from sqla_jobs.statements.terms import (
     CLAIMED,
@@ -63,9 +63,9 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
 
     A job of one of the tasks in ``:fast`` is locked, and stays ``queued``: it is for the caller to run and
     finish it before it commits. Any other is made ``running``, as `claim` does, for the caller to commit at
-    once; so is each while a worker is dead, for a minute after it was found dead, or if one has died of the
-    job. What kills its process in the fast lane leaves no trace; in the ordinary one attempts are counted
-    before the job runs.
+    once; so is each while a worker is dead or may be, for a minute after it was found dead, or if one has
+    died of the job. What kills its process in the fast lane leaves no trace; in the ordinary one attempts are
+    counted before the job runs.
 
     Parameters: ``fast``, and those of `claim`. Locks one job, passing over locked ones, and the free locks of
     dead workers in the shared form. Indexes as for `claim`.
@@ -74,7 +74,8 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
     alive = registered(model)
     eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
     picked = following(job, any_queue, *_waiting(job), where=eligible, marked=marked).cte("picked")
-    died = or_(is_free(worker, true()), died_lately(worker))
+    others = worker.c.id != bindparam("p_worker_id", type_=BigInteger)
+    died = or_(is_free(worker, true()), died_lately(worker), and_(others, is_doubtful(worker)))
     somebody_died = select(worker.c.id).where(died).exists()
     taken = (
         update(job)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Boolean,
     ColumnElement,
     Executable,
+    Float,
     FromClause,
     Interval,
     Table,
@@ -27,6 +28,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    not_,
     or_,
     select,
     update,
@@ -36,6 +38,9 @@ from sqla_jobs.statements.terms import Model, now, once, worker_table
 
 LATELY: Final = literal_column("interval '1 minute'", Interval)
 """How long the row of a dead worker is kept."""
+
+_MISSED: Final = literal_column("0.667", Float)
+"""How much of the limit; the interval of the heartbeats is half of it at most."""
 
 _XMIN: Final = cast(literal_column("xmin"), Text)
 
@@ -48,6 +53,17 @@ def lives(worker: FromClause) -> ColumnElement[bool]:
 def died_lately(worker: FromClause) -> ColumnElement[bool]:
     """Whether the row is that of a worker which was found dead within the last minute. Parameter: ``now``."""
     return worker.c.died_at > now() - LATELY
+
+
+def is_doubtful(worker: FromClause) -> ColumnElement[bool]:
+    """Whether a worker that was not found dead may have died without a trace. Parameter: ``now``.
+
+    It has missed a heartbeat, or it is new and has no lock (yet): one that dies at once, at each start, is
+    told from one that lives by nothing else, and nobody lives long enough to find it dead.
+    """
+    since = now() - worker.c.heartbeat_limit.op("*", return_type=Interval())(_MISSED)
+    new = and_(not_(worker.c.locked), worker.c.started_at > since)
+    return and_(lives(worker), or_(worker.c.heartbeat_at < since, new))
 
 
 def _key(worker: Table) -> ColumnElement[Any]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
+    ARRAY,
     BigInteger,
     ColumnElement,
     DateTime,
@@ -16,23 +17,29 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    false,
     func,
     literal_column,
     null,
     or_,
     select,
     text,
+    true,
+    union_all,
     update,
 )
 from sqlalchemy.dialects.postgresql import JSONB
 
 from sqla_jobs.outcome import HISTORY_LIMIT
 from sqla_jobs.statements.liveness import lives
+from sqla_jobs.statements.queued import claim
 from sqla_jobs.statements.terms import (
+    CLAIMED,
     ONE,
     RESCUE_BATCH,
     Model,
     claimed,
+    is_,
     job_table,
     now,
     once,
@@ -109,6 +116,45 @@ def finish(model: Model, fence: str) -> Executable:
     else:
         holds.append(job.c.worker_id.is_not_distinct_from(mine))
     return update(job).where(*holds).values(values).returning(job.c.state, job.c.run_at)
+
+
+@once
+def finish_running(model: Model) -> Executable:
+    """``running`` -> ``succeeded`` for jobs of ``:p_worker_id`` whose claims still hold; returns their ids.
+
+    Parameters: ``ids``, ``claims``, ``p_worker_id``, ``now``. Locks the rows. Index: the primary key.
+    """
+    job = job_table(model)
+    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
+    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
+    return (
+        update(job)
+        .where(
+            is_(job.c.id, done.c.id),
+            job.c.claim == done.c.claim,
+            job.c.state.op("||")(text("''")) == state("running"),  # see finish
+            job.c.worker_id == bindparam("p_worker_id", type_=BigInteger),
+        )
+        .values(state=state("succeeded"), finished_at=now())
+        .returning(job.c.id)
+    )
+
+
+@once
+def exchange(model: Model, any_queue: bool, innocent: bool, limit: int, marked: bool) -> Executable:
+    """`finish_running` and `claim` in one statement, and so with one commit.
+
+    Returns the columns of a claim and ``is_new``; of a job that is finished the id alone. Parameters, locks
+    and indexes: those of the two.
+    """
+    done: Any = finish_running(model)
+    following: Any = claim(model, any_queue, innocent, limit, marked)
+    finished, taken = done.cte("finished"), following.cte("taken")
+    nothing = [null() for _ in CLAIMED[1:]]
+    return union_all(
+        select(*[taken.c[name] for name in CLAIMED], true().label("is_new"), taken.c.durable),
+        select(finished.c.id, *nothing, false(), null()),
+    )
 
 
 @once

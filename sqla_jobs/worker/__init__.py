@@ -32,7 +32,7 @@ from typing_extensions import Self
 from sqla_jobs import migrations
 from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.listener import Listener
-from sqla_jobs.runner import Finished, Runner, check_level
+from sqla_jobs.runner import Finished, Peers, Runner, check_level
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
 from sqla_jobs.worker.crew import Crew, WorkerState
@@ -168,7 +168,9 @@ class Worker:
 
     def _set_up(self) -> None:
         model = self.registry.model
-        self._runner = Runner(self.registry, self._sessions, partial(persist, self._crew, self._limit))
+        crew = self._crew
+        peers = Peers(crew.take_suspects, crew.leave_suspects, lambda: crew.heard, self.drain)
+        self._runner = Runner(self.registry, self._sessions, partial(persist, crew, self._limit), peers)
         check_pool(self._runner.engine, self.threads)
         if self.registry.fast:
             check_level(self._runner, next(iter(self.registry.fast)))
@@ -214,7 +216,7 @@ class Worker:
             self.registry.model,
             self._registration.worker_id,
             queues=self.queues,
-            on_work=self._crew.tell,
+            on_work=self._crew.hear,
             on_times=self._crew.replan,
             on_lost=self._registration.deny_lock,
         )

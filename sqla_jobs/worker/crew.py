@@ -41,6 +41,8 @@ class Crew:
         self.state: WorkerState = "new"
         self.news = 0
         """Counts what may mean work: who read it before an empty claim knows whether to look again."""
+        self.heard = 0
+        """Counts what came from outside of these."""
         self.give_back_at: float | None = None
         """When what still runs is given back, by `time.monotonic`; None: the worker does not stop."""
         self.begun = 0
@@ -237,6 +239,11 @@ class Crew:
         with self._changed:
             self.news += 1
             self._resting.notify()
+
+    def hear(self) -> None:
+        """`tell`, of a job that may come before those that were looked at."""
+        self.heard += 1
+        self.tell()
 
     def replan(self) -> None:
         """A job waits for a time, or a cancel for a job, that the next look did not reckon with."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import GiveBack
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.runner import Finished, Groups, Pace, Runner
+from sqla_jobs.runner import Finished, Follow, Groups, Pace, Runner
 from sqla_jobs.scope import Interrupter
 from sqla_jobs.tasks import Registry
 from sqla_jobs.worker.crew import Crew, Running
@@ -22,6 +23,9 @@ from sqla_jobs.worker.outages import backoff, report
 from sqla_jobs.worker.registration import Registration
 
 log = logging.getLogger("sqla_jobs")
+
+_LONG_HOOK: Final = 0.005
+"""Seconds for which a job may wait, claimed, while hooks are told of the one before."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,10 @@ class _Hand:
         self.holds_suspects = False
         self.groups = Groups(runner, begins=self._begin, may_go_on=may_go_on)
         self._running: Running | None = None
+        self.following: Claimed | None = None
+        """A job that was claimed with the commit of the one before."""
+        self.is_busy_telling = False
+        """Whether it takes long to tell of a job: another would wait meanwhile, claimed."""
 
     def take_suspects(self) -> bool:
         """Whether it may claim a job that a worker has died of; see `Crew`."""
@@ -120,45 +128,65 @@ class Hands:
         except SystemExit:
             log.warning("a hook raised SystemExit: this thread runs no more jobs")
         finally:
+            self._return(hand.following)
             self._crew.dismiss()
+
+    def _return(self, job: Claimed | None) -> None:
+        """Give back what was claimed with the commit of the last job: a hook, or a signal, came in between."""
+        if job is not None:
+            try:
+                self._runner.give_back(job, "its worker stopped")
+            except Exception as error:  # the goodbye does it
+                report("giving back a job", error, 1)
 
     def _new_hand(self) -> _Hand:
         return _Hand(self._crew, self._registry, self._runner, self._may_go_on)
 
     def _work_once(self, hand: _Hand) -> bool:
         """Claim a job and run it, or a group of them; False: there was none."""
-        if not self._registration.is_fresh:
-            return False
-        found = self._claim(hand)
+        found: Claimed | list[Finished] | None
+        found, hand.following = hand.following, None
+        if found is None:
+            if not self._registration.is_fresh:
+                return False
+            found = self._claim(hand)
         if isinstance(found, list):
             self._tell_all(found)
         elif found is not None:
             try:
-                self._perform(found)
+                self._perform(found, hand)
             except Exception as error:  # the application's logging, most likely
                 report("telling what became of a job", error, 1)
             finally:
-                if hand.holds_suspects:
-                    hand.leave_suspects()
+                if found.crashes:
+                    self._crew.leave_suspects()
                     self._crew.tell()  # others have passed over such jobs
         return found is not None
 
     def _claim(self, hand: _Hand) -> Claimed | list[Finished] | None:
         worker_id, pace = self._registration.worker_id, hand.pace
+        if not self._registry.fast or pace.alone:
+            job = self._runner.claim(worker_id, self._queues)
+            pace.alone = max(0, pace.alone - 1) if job else 0
+            return job
         innocent = not hand.take_suspects()
         found: Claimed | list[Finished] | None = None
         try:
-            if self._registry.fast and not pace.alone:
-                found = hand.groups.work(worker_id, self._queues, pace, innocent=innocent)
-            else:
-                found = self._runner.claim(worker_id, self._queues, innocent=innocent)
-                pace.alone = max(0, pace.alone - 1) if found else 0
+            found = hand.groups.work(worker_id, self._queues, pace, innocent=innocent)
         finally:
             hand.end_group()
             # Nobody has to be told: what this thread may claim and did not find is not there for others.
             if not (isinstance(found, Claimed) and found.crashes):
                 hand.leave_suspects()
+            hand.holds_suspects = False
         return found
+
+    def _worker_that_goes_on(self, hand: _Hand) -> int | None:
+        """For whom the thread may claim its next job while it finishes one; None: it may not."""
+        registration = self._registration
+        if hand.is_busy_telling or self._registry.fast or not self._may_go_on():
+            return None
+        return registration.worker_id if registration.is_fresh else None
 
     def _tell_all(self, group: Sequence[Finished]) -> None:
         exits = False
@@ -177,18 +205,22 @@ class Hands:
         limit = self._limits.max_jobs
         return self._crew.state == "running" and (limit is None or self._crew.begun < limit)
 
-    def _perform(self, job: Claimed) -> None:
+    def _perform(self, job: Claimed, hand: _Hand) -> None:
         running = Running(job, self._registry.timeout_for(job))
         with self._crew.runs(running):
             self._count()
             try:
-                finished = self._runner.perform(job, running.interrupter)
+                follow = Follow(lambda: self._worker_that_goes_on(hand), self._queues)
+                finished = self._runner.perform(job, running.interrupter, follow)
+                hand.following = follow.job
             except Exception:
                 # Nobody has recorded an outcome: the row is still ours, and is given back as a stray.
                 log.exception("job %s (%s): its outcome could not be recorded", job.id, job.task)
                 return
+        began = time.monotonic()
         if finished is not None:
             self._tell(finished)
+        hand.is_busy_telling = time.monotonic() > began + _LONG_HOOK
 
     def _tell(self, finished: Finished) -> None:
         self._announcer.announce(finished)

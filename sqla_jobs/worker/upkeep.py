@@ -124,7 +124,7 @@ class Upkeep:
         if due is not None and due <= dt.timedelta(0) and not promoted:
             promoted, due = self._tick()  # it may have become due between promoting and asking
         if promoted:
-            self._crew.tell()
+            self._crew.hear()
         if due is None or (due <= dt.timedelta(0) and not promoted):
             return self._poll  # due, yet not promoted: somebody holds the row
         return min(self._poll, max(0.0, due.total_seconds()))

@@ -1,34 +1,40 @@
-"""sqla_jobs as one of the queues that a benchmark compares, as it is shipped: nothing is switched off.
+"""sqla_jobs as one of the queues that are compared, as it is shipped: nothing is switched off.
 
-The benchmark has a package `peers` with a module `base`, which says what each queue must do and counts the
-runs of the jobs. Copy this file there, and name it in its `__init__`:
-
-    "sqla_jobs": ("sqla_jobs_peer", "SqlaJobs", {}),
+It needs nothing from here but `base`, so that a harness of another project can use a copy of it.
 """
 
 from __future__ import annotations
 
+import inspect
 import logging
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from sqlalchemy import Engine, create_engine, make_url, text
-from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy import BigInteger, Engine, create_engine, insert, make_url
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from sqla_jobs import Finished, Job, Jobs, Worker
 
-try:
-    from .base import Peer, hooks, pace, ready, timed
-except ImportError:  # where it is kept, not where it runs
-    if not TYPE_CHECKING:
-        Peer, hooks, pace, ready, timed = object, None, None, None, None
+from .base import Peer, hooks, pace, ready, timed
 
-EFFECT = text("INSERT INTO effects (job_id) VALUES (:n)")
+
+class Base(DeclarativeBase):
+    pass
+
+
+class Effect(Base):
+    __tablename__ = "effects"
+
+    job_id: Mapped[int] = mapped_column(BigInteger, primary_key=True, autoincrement=False)
+
+
+EFFECT = insert(Effect.__table__)  # type: ignore[arg-type]
 
 
 class SqlaJobs(Peer):
-    exactly_once = "yes (one transaction)"
+    exactly_once = "yes: one transaction"
     remaining = "SELECT count(*) FROM sqla_jobs WHERE state IN ('scheduled', 'queued', 'running')"
+    succeeded = "SELECT count(*) FROM sqla_jobs WHERE state = 'succeeded'"
     table = "sqla_jobs"
     finished = {
         "state": "'succeeded'",
@@ -37,14 +43,21 @@ class SqlaJobs(Peer):
         "started_at": "now()",
         "finished_at": "now()",
     }
+    scheduled = {"state": "'scheduled'", "run_at": "now() + interval '30 days'"}
     rescue = "at once where session locks work, else 30 s after the last heartbeat"
 
-    def __init__(self, threads: int = 1, notify: str | bool | None = None) -> None:
+    def __init__(
+        self, threads: int = 1, notify: str | bool | None = None, group_commit: int | None = None
+    ) -> None:
         self.threads = threads
-        options: dict[str, Any] = {} if notify is None else {"notify": notify}
-        self.jobs: Jobs[Job] = Jobs(**options)
-        self.task = self.jobs.task(name="bench.noop")(_noop)
-        self.note = f"one process, {threads} thread(s), a commit for each claim and each job"
+        told: dict[str, Any] = {} if notify is None else {"notify": notify}
+        self.jobs: Jobs[Job] = Jobs(**told)
+        options: dict[str, Any] = {} if group_commit is None else {"group_commit": group_commit}
+        self.task = self.jobs.task(name="bench.noop", **options)(_noop)
+        lane = f"fast lane, groups of up to {group_commit}" if group_commit else "ordinary lane"
+        self.note = (
+            f"one process, {threads} thread(s), {lane}; arguments, hooks and a line of log for each job"
+        )
 
     def install(self, dsn: str) -> None:
         self.jobs.create_all(_engine(dsn))
@@ -67,18 +80,25 @@ class SqlaJobs(Peer):
         return pace(self._one(dsn), ns, interval)
 
     def enqueue_bulk(self, dsn: str, ns: Iterable[int]) -> float:
+        return self._at_once(dsn, ns, lambda session, made: session.add_all(made))
+
+    def enqueue_many(self, dsn: str, ns: Iterable[int]) -> float:
+        many: Callable[..., object] = getattr(self.jobs, "enqueue_many")  # noqa: B009 -- may not be there
+        return self._at_once(dsn, ns, many)
+
+    def _at_once(self, dsn: str, ns: Iterable[int], enqueue: Callable[[Session, Any], object]) -> float:
         engine = _engine(dsn)
         engine.connect().close()
 
         def go() -> None:
             with Session(engine) as session, session.begin():
-                session.add_all([self.task.job(n) for n in ns])
+                enqueue(session, [self.task.job(n) for n in ns])
 
         return timed(go)
 
     def work(self, dsn: str) -> None:
         # As `sqla-jobs worker` does: a line for each job, and a connection that is asked before it is used.
-        shape = "%(asctime)s %(levelname)s %(message)s"
+        shape = "%(asctime)s %(levelname)s %(name)s: %(message)s"
         logging.basicConfig(level=logging.INFO, format=shape, force=True)
         worker = Worker(
             self.jobs, _engine(dsn, pool_pre_ping=True), threads=self.threads, on_finish=_on_finish
@@ -87,10 +107,20 @@ class SqlaJobs(Peer):
         worker.run()
 
 
+def has_fast_lane() -> bool:
+    return "group_commit" in inspect.signature(Jobs.task).parameters
+
+
+def has_enqueue_many() -> bool:
+    return hasattr(Jobs, "enqueue_many")
+
+
 def _noop(session: Session, n: int) -> None:
     hooks.tick(n)
-    if hooks.effect:
-        session.execute(EFFECT, {"n": n})
+    if hooks.mode == "add":
+        session.add(Effect(job_id=n))
+    elif hooks.effect:
+        session.execute(EFFECT, {"job_id": n})
 
 
 ends: dict[str, int] = {}

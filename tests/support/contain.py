@@ -1,10 +1,15 @@
-"""One job with a body of the test's, run by a worker or in the caller's transaction, watched from outside."""
+"""One job with a body of the test's, run by a worker, in the caller's transaction, or in a group.
+
+It is watched from outside.
+"""
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import pytest
@@ -14,6 +19,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqla_jobs import Finished, Jobs, RetryPolicy, Worker
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import Job
+from tests.support.fast import FAST, unhurried
 from tests.support.models import Item
 from tests.support.server import Database
 
@@ -22,7 +28,10 @@ Body = Callable[..., Any]
 CALLERS = {"caller", "pending"}
 """What the caller of `work_once` has in its transaction before: one item flushed, one still pending."""
 
-CONTAINED = ("begin", "commit", "rollback", "close", "reset", "invalidate", "prepare")
+NEIGHBOURS = {"before", "after"}
+"""What the jobs before and after it in its group write, an item each."""
+
+CONTAINED = ("begin", "commit", "rollback", "close", "reset", "invalidate", "prepare", "connection")
 GUARDED = ("before_cursor_execute", "commit", "rollback")
 
 
@@ -53,12 +62,19 @@ class Run:
     raised: BaseException | None = None
     """What `work_once` raised."""
     finished: Finished | None = None
+    neighbours: dict[str, tuple[str, int, int]] = field(default_factory=dict)
+    """(state, attempt, failures) of the jobs before and after it in a group."""
 
 
 def add(session: Session, name: str) -> None:
     """Write an item of this name at once."""
     session.add(Item(name=name))
     session.flush()
+
+
+def write(name: str, session: Session) -> None:
+    """An innocent job."""
+    session.add(Item(name=name))
 
 
 class Lab:
@@ -74,6 +90,8 @@ class Lab:
         self.left: list[object] = []
         """What a scope has left on a Session or its connections."""
         self.job_id = 0
+        self.first: Body = partial(write, "before")
+        """What the job before that of the body does, in a group."""
         database.execute("DELETE FROM sqla_jobs")
         database.execute("DELETE FROM items")
         database.execute("INSERT INTO items (name) VALUES ('dup')")
@@ -81,6 +99,11 @@ class Lab:
     def items(self) -> set[str]:
         """The names that are committed."""
         return {row.name for row in self.database.rows("SELECT name FROM items WHERE name <> 'dup'")}
+
+    @staticmethod
+    def committed(database: Database) -> set[str]:
+        """The names of all items."""
+        return {row.name for row in database.rows("SELECT name FROM items")}
 
     def look(self) -> None:
         """Note what another connection sees now."""
@@ -90,14 +113,19 @@ class Lab:
         )
         self.seen.append(Seen(frozenset(self.items()), state, free is None))
 
-    def enqueue(self, body: Body, *, max_attempts: int = 1) -> int:
+    def enqueue(self, body: Body, *, max_attempts: int = 1, **options: Any) -> int:
         """Make a task of the body, and one job of it, committed."""
 
         def task(session: Session) -> object:
-            return body(session, self) if body.__code__.co_argcount > 1 else body(session)
+            takes = len(inspect.signature(body).parameters)
+            return body(session, self) if takes > 1 else body(session)
 
+        name = getattr(body, "__name__", "innocent")
         made = self.jobs.register(
-            task, name=f"{body.__name__}-{len(self.jobs.tasks)}", retry=RetryPolicy(max_attempts=max_attempts)
+            task,
+            name=f"{name}-{len(self.jobs.tasks)}",
+            retry=RetryPolicy(max_attempts=max_attempts),
+            **options,
         )
         with Session(self.database.engine) as session, session.begin():
             self.job_id = made.enqueue(session).id
@@ -119,6 +147,31 @@ class Lab:
         assert worker.join(60), "the worker does not come to its end"
         run = self.outcome()
         run.finished = finished[-1] if finished else None
+        return run
+
+    def by_group(self, body: Body, sessions: Any = None) -> Run:
+        """Run one job of this body in the fast lane, between two innocent ones in the same group."""
+        bodies: dict[str, Body] = {"before": self.first, "body": body, "after": partial(write, "after")}
+        ids = {name: self.enqueue(each, **FAST) for name, each in bodies.items()}
+        self.job_id = ids.pop("body")
+        source = sessions or sessionmaker(self.database.engine)
+        finished: list[Finished] = []
+        worker = Worker(
+            self.jobs,
+            source if isinstance(source, scoped_session) else self._checked(source),
+            drain=True,
+            on_finish=lambda _, each: finished.append(each),
+        )
+        with unhurried():
+            worker.start()
+            assert worker.join(60), "the worker does not come to its end"
+        assert [each.job.id for each in finished] == sorted([self.job_id, *ids.values()])
+        run = self.outcome()
+        (run.finished,) = [each for each in finished if each.job.id == self.job_id]
+        with Session(self.database.engine) as session:
+            for name, job_id in ids.items():
+                job = session.get_one(Job, job_id)
+                run.neighbours[name] = (job.state, job.attempt, len(job.attempts))
         return run
 
     def by_work_once(self, body: Body, session: Session | scoped_session[Any] | None = None) -> Run:
@@ -182,7 +235,7 @@ class Lab:
             return Run(
                 state=job.state,
                 attempt=job.attempt,
-                items=committed - CALLERS,
+                items=committed - CALLERS - NEIGHBOURS,
                 kept=committed >= CALLERS,
                 error=last["error"].rpartition(".")[2] if last else None,
                 message=last.get("message"),
@@ -213,6 +266,11 @@ class Case:
     """What others see while it runs; None: it does not look."""
     once: tuple[str, set[str], str | None] | None = None
     """What `work_once` makes of it, where that is not the same."""
+    group: tuple[str, set[str], str | None] | None = None
+    """What becomes of it in a group, where that is not the same."""
+    commits_others: bool = False
+    """It commits by the driver, where nobody sees it: in a group also what the job before it has written,
+    without that job's outcome, so that both are run again."""
 
     def check_by_worker(self, database: Database, sessions: Any = None) -> None:
         run = Lab(database).by_worker(self.body, sessions)
@@ -221,6 +279,24 @@ class Case:
         # In the ordinary lane the claim is committed: everyone sees the job run, nobody waits for it.
         if self.during is not None:
             assert run.seen == [Seen(frozenset(self.during), "running", locked=False)]
+
+    def check_by_group(self, database: Database, sessions: Any = None) -> None:
+        run = Lab(database).by_group(self.body, sessions)
+        expected = self.group or (self.state, self.items, self.error)
+        assert (run.state, run.items, run.error) == expected, run.message
+        assert run.attempt == 1
+        # The job is locked from its claim to the commit of its group, and what it writes is not seen before.
+        if self.during is not None:
+            others = NEIGHBOURS & {"before"} if self.during else set()
+            in_group, *alone = run.seen
+            assert in_group == Seen(frozenset(self.during | others), "queued", locked=not self.during)
+            assert len(alone) <= 1
+        assert run.neighbours["after"] == ("succeeded", 1, 0)
+        if self.commits_others:
+            assert run.neighbours["before"] == ("failed", 1, 1), "run again, its item was there already"
+        else:
+            assert run.neighbours["before"] == ("succeeded", 1, 0)
+        assert set(NEIGHBOURS) <= Lab.committed(database)
 
     def check_by_work_once(self, database: Database, session: Any = None) -> None:
         run = Lab(database).by_work_once(self.body, session)

@@ -24,6 +24,14 @@ class Phase(IntEnum):
     """From the statement that writes the outcome to its COMMIT."""
     COMMIT = 5
     """In the COMMIT of the job's effects and its outcome."""
+    GROUP_JOB = 6
+    """In a task, in the fast lane, as all that follow."""
+    GROUP_BETWEEN = 7
+    """Between two jobs of a group, or after the last one."""
+    GROUP_FINISH = 8
+    """From the statement that writes the group's outcomes to its COMMIT."""
+    GROUP_COMMIT = 9
+    """In the COMMIT of all effects and outcomes of the group."""
 
 
 class Phases:

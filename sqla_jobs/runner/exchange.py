@@ -1,0 +1,181 @@
+"""One statement for all threads: what they have finished, and what they run next."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from sqla_jobs import lifecycle
+from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.models import JobMixin
+from sqla_jobs.runner.trail import Trail
+
+_STEPS: Final = (16, 8, 4, 2, 1, 0)
+"""How many jobs are asked for at once. A statement's LIMIT is part of its text; so there are few texts."""
+_SUSPECTS: Final = 1.0
+"""Seconds after which a job that a worker has died of is looked for, however many others there are."""
+
+
+@dataclass(eq=False)
+class _Wish:
+    """What one thread asks for."""
+
+    done: Claimed | None
+    wants: bool
+    holds: bool = False
+    """The claim of ``done`` held, and its outcome is written."""
+    job: Claimed | None = None
+    error: Exception | None = None
+    is_answered: bool = False
+    is_put_off: bool = False
+    """There may be a job for it, too."""
+
+
+@dataclass(frozen=True)
+class Swapped:
+    """The answer."""
+
+    holds: bool
+    """Whether the outcome is written."""
+    job: Claimed | None
+    """What to run next; None: nothing was queued, or nothing was asked for."""
+    error: Exception | None = field(default=None)
+    """Nobody knows whether anything of it took effect."""
+
+
+@dataclass(frozen=True)
+class Peers:
+    """What the threads of a worker know of each other; by itself each is alone."""
+
+    take_suspects: Callable[[], bool] = lambda: True
+    """Whether a job may be claimed now that a worker has died of; `leave_suspects` undoes it."""
+    leave_suspects: Callable[[], None] = lambda: None
+    heard: Callable[[], int] = lambda: 0
+    """Counts what the worker was told of."""
+    drains: bool = False
+
+
+class Exchange:
+    """Claims for all threads that are free, and finishes jobs that have written nothing.
+
+    A claim and a finish each cost a commit, and those who come while one is under way share the next. The
+    first that comes sends for all, the others wait for it. So nobody waits for company.
+
+    Parameters:
+        send: calls a verb of one statement, which is a transaction by itself.
+    """
+
+    def __init__(
+        self,
+        model: type[JobMixin],
+        send: Callable[[Callable[[Any], Any]], Any],
+        peers: Peers,
+    ) -> None:
+        self._model = model
+        self._send = send
+        self._peers = peers
+        self._trail = Trail(peers.heard, never=peers.drains)
+        self._changed = threading.Condition(threading.Lock())
+        self._waiting: list[_Wish] = []
+        self._busy = False
+        self._looked_for_suspects = 0.0
+
+    def swap(
+        self, worker_id: int, queues: Sequence[str] | None, done: Claimed | None, *, wants: bool
+    ) -> Swapped:
+        """Hand in a job that has succeeded, and take another.
+
+        Parameters:
+            done: it has written nothing; None: there is none.
+            wants: whether another is wanted.
+        """
+        wish = _Wish(done, wants)
+        with self._changed:
+            self._waiting.append(wish)
+        while not self._is_answered(wish):
+            self._lead(worker_id, queues)
+        return Swapped(wish.holds, wish.job, wish.error)
+
+    def _is_answered(self, wish: _Wish) -> bool:
+        """Wait for it; False: nobody sends anything, and the calling thread is to do it for all."""
+        with self._changed:
+            self._changed.wait_for(lambda: wish.is_answered or not self._busy)
+            self._busy = self._busy or not wish.is_answered
+            return wish.is_answered
+
+    def _lead(self, worker_id: int, queues: Sequence[str] | None) -> None:
+        with self._changed:
+            wishes, self._waiting = self._waiting, []
+        error: Exception | None = None
+        try:
+            self._answer(worker_id, queues, wishes)
+        except Exception as raised:
+            error = raised
+        finally:
+            with self._changed:
+                self._busy = False
+                for each in wishes:
+                    each.error = error
+                    each.is_answered = error is not None or not each.is_put_off
+                # Who could not be asked for this time is the first to be asked for next.
+                self._waiting[:0] = [each for each in wishes if not each.is_answered]
+                self._changed.notify_all()
+
+    def _answer(self, worker_id: int, queues: Sequence[str] | None, wishes: Sequence[_Wish]) -> None:
+        done = [wish.done for wish in wishes if wish.done is not None]
+        hungry = [wish for wish in wishes if wish.wants]
+        mine = [each for each in done if each.worker_id == worker_id]
+        for former in {each.worker_id for each in done} - {worker_id}:  # it was taken for dead meanwhile
+            assert former is not None
+            self._exchange(former, None, [each for each in done if each.worker_id == former], wishes, 0)
+        limit = next(step for step in _STEPS if step <= len(hungry))
+        mark, near = self._trail.mark(queues)
+        asked, found = self._exchange(worker_id, near, mine, wishes, limit, mark=mark)
+        if mark is not None and not found and limit:
+            asked, found = self._exchange(worker_id, queues, [], wishes, limit)
+        if len(found) < asked and asked > 1:  # those that a worker has died of were passed over
+            asked, more = self._exchange(worker_id, queues, [], wishes, 1)
+            found = [*found, *more]
+            asked = len(found) + 1
+        for place, wish in enumerate(hungry):
+            wish.job = found[place] if place < len(found) else None
+            wish.is_put_off = place >= len(found) >= asked
+            wish.done = None if wish.is_put_off else wish.done
+
+    def _exchange(
+        self,
+        worker_id: int,
+        queues: Sequence[str] | None,
+        done: Sequence[Claimed],
+        wishes: Sequence[_Wish],
+        limit: int,
+        *,
+        mark: lifecycle.Mark | None = None,
+    ) -> tuple[int, list[Claimed]]:
+        """Send it; returns how many were asked for, and those that were got."""
+        if not (done or limit):
+            return 0, []
+        news, now = self._peers.heard(), time.monotonic()
+        # One at most is run at a time, or the blame for the next death would not be exact.
+        alone = limit == 1 or (limit and now > self._looked_for_suspects + _SUSPECTS)
+        guilty = bool(alone and self._peers.take_suspects())
+        if alone:
+            limit, self._looked_for_suspects = 1, now
+        jobs: list[Claimed] = []
+        try:
+            held, jobs = self._send(
+                lambda s: lifecycle.exchange(
+                    s, self._model, worker_id, done, queues, limit, innocent=not guilty, mark=mark
+                )
+            )
+        finally:
+            if guilty and not (jobs and jobs[0].crashes):
+                self._peers.leave_suspects()
+        for wish in wishes:
+            wish.holds = wish.holds or (wish.done is not None and wish.done.id in held)
+        if limit:
+            self._trail.left(jobs, news)
+        return limit, jobs
