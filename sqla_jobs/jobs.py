@@ -76,6 +76,7 @@ class Jobs(Registry[JobT]):
         retry: RetryPolicy | None = None,
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
+        retention: dt.timedelta | None = None,
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -88,6 +89,7 @@ class Jobs(Registry[JobT]):
         retry: RetryPolicy | None = None,
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
+        retention: dt.timedelta | None = None,
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -100,6 +102,8 @@ class Jobs(Registry[JobT]):
             group_commit: the fast lane: up to so many of its jobs, 1 to 50, are claimed, run and committed
                 together. For tasks that are short and have effects in this database only: after a crash
                 all of a group run again. None: each job has transactions of its own.
+            retention: ``timedelta(0)``: a job is deleted, and not kept as ``succeeded``, by the commit of its
+                success, unless a row refers to it. None: it is kept.
 
         Raises:
             TaskDefinitionError: the function cannot be a task.
@@ -115,7 +119,13 @@ class Jobs(Registry[JobT]):
 
         def register(function: Callable[..., Any]) -> Any:
             return self.register(
-                function, name=name, options=options, retry=retry, timeout=timeout, group_commit=group_commit
+                function,
+                name=name,
+                options=options,
+                retry=retry,
+                timeout=timeout,
+                group_commit=group_commit,
+                retention=retention,
             )
 
         return register if function is None else register(function)

@@ -11,11 +11,12 @@ import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, create_engine
+from sqlalchemy import Connection, MetaData, create_engine
 from sqlalchemy.engine.interfaces import IsolationLevel
 from sqlalchemy.exc import InternalError, ProgrammingError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.orm import DeclarativeBase
+from sqlalchemy.schema import CreateSchema
 
 import sqla_jobs
 from sqla_jobs import JobMixin, migrations, models
@@ -67,6 +68,24 @@ def test_create_all_and_the_revisions_make_the_same_tables(empty_database: Datab
         sqla_jobs.metadata.create_all(other.engine)
         assert dump(other) == dump(empty_database)
         sqla_jobs.metadata.drop_all(other.engine)
+        assert objects(other) == []
+
+
+@pytest.mark.parametrize("schema", [None, 'Odd: "name" %s'], ids=["default schema", "odd schema"])
+def test_so_do_copies_of_the_tables(empty_database: Database, schema: str | None) -> None:
+    migrations.migrate(empty_database.engine, schema=schema)
+    copies = MetaData()
+    for table in sqla_jobs.metadata.tables.values():
+        table.to_metadata(copies, schema=schema)
+    with fresh_database(empty_database.server, "create_all") as other:
+        if schema:
+            with other.engine.begin() as connection:
+                connection.execute(CreateSchema(schema))
+        copies.create_all(other.engine)
+        assert dump(other) == dump(empty_database)
+        with other.engine.connect() as connection:
+            migrations.check(connection, schema)
+        copies.drop_all(other.engine)
         assert objects(other) == []
 
 

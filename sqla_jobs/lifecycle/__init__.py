@@ -12,7 +12,7 @@ them with ``AsyncSession.run_sync``.
 
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
 from sqla_jobs.lifecycle.enqueued import can_insert, enqueue_many, insert
-from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join
+from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join, remove
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
     Mark,
@@ -76,6 +76,7 @@ __all__ = [
     "promote",
     "register",
     "remaining",
+    "remove",
     "rescue",
     "standing",
     "take",

@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import statements
-from sqla_jobs.lifecycle.jobs import Claimed, Mark, Model, behind, claim, claimed, execute, selection
+from sqla_jobs.lifecycle.jobs import Claimed, Mark, Model, behind, claim, claimed, execute, selection, target
 
 
 def claim_either(
@@ -61,17 +62,20 @@ def join(
     *,
     now: dt.datetime | None = None,
 ) -> list[Claimed]:
-    """Lock up to ``limit`` more fast-lane jobs in the transaction that has locked the first."""
-    chosen = selection(queues)
+    """Lock up to ``limit`` more fast-lane jobs in the transaction that has locked the first.
+
+    Only such as come behind it, of its priority, and with a list of queues of its queue.
+    """
+    chosen = selection(queues and [first.queue])
     rows = execute(
         connection,
         model,
         statements.join(model, not chosen, limit),
         p_worker_id=first.worker_id,
         fast=list(fast),
-        held=first.id,
         now=now,
         **chosen,
+        **behind(Mark.at(first)),
     )
     return [replace(claimed(row), worker_id=first.worker_id) for row in rows]
 
@@ -96,6 +100,31 @@ def finish_group(
         now=now,
     )
     return len(done.all()) == len(jobs)
+
+
+def remove(session: Session, model: Model, jobs: Sequence[Claimed], *, taken: bool = False) -> set[int]:
+    """Delete jobs that have succeeded, in this transaction; returns the ids of those that are gone.
+
+    The others are for `finish`: somebody refers to one of them, or is about to, or its claim does not hold.
+
+    Parameters:
+        taken: as for `finish`.
+    """
+    if not jobs:
+        return set()
+    connection = session.connection(bind_arguments=target(model))
+    given: dict[str, Any] = {"ids": [job.id for job in jobs], "claims": [job.claim for job in jobs]}
+    if not taken:
+        given["p_worker_id"] = jobs[0].worker_id
+    statement = statements.remove(model, "queued" if taken else "running")
+    try:
+        with connection.begin_nested():
+            rows = execute(connection, model, statement, **given).all()
+            # A deferred foreign key would refuse the commit, and with it what the job has done.
+            connection.execute(statements.check_constraints())
+    except IntegrityError:
+        return set()
+    return {row.id for row in rows}
 
 
 def exchange(

@@ -254,7 +254,9 @@ def finish(
     ).first()
     if row is None:
         return None
-    if row.state == JobState.QUEUED and isinstance(session, Session):  # given back: another worker may take it
+    if row.state == JobState.QUEUED and isinstance(
+        session, Session
+    ):  # given back: another worker may take it
         wakeup.announce(session, model, [wakeup.queued(job.queue)])
     return Written(JobState(row.state), row.run_at)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from sqlalchemy import Table, event
+from sqlalchemy import Connection, Table, event
 from sqlalchemy.schema import DDL
 
 SCHEMA_VERSION: Final = "0002"
@@ -32,9 +32,21 @@ def marker_ddl(schema: str | None, version: str | None) -> str:
 
 
 def leave_marker(workers: Table) -> None:
-    """Let ``create_all`` and ``drop_all`` of this table make and remove the marker."""
+    """Let ``create_all`` and ``drop_all`` of this table, or of a copy of it, make and remove the marker."""
     # On the workers' table, not the jobs': an application's own create_all() makes only the latter,
     # and a worker that starts on half a schema should say so rather than stumble over it.
-    for moment, version in (("after_create", SCHEMA_VERSION), ("after_drop", None)):
-        ddl = DDL(marker_ddl(workers.schema, version).replace("%", "%%"))  # type: ignore[no-untyped-call]
-        event.listen(workers, moment, ddl.execute_if(dialect="postgresql"))
+    event.listen(workers, "after_create", _mark, propagate=True)
+    event.listen(workers, "after_drop", _unmark, propagate=True)
+
+
+def _mark(workers: Table, connection: Connection, **_: object) -> None:
+    _execute(connection, marker_ddl(workers.schema, SCHEMA_VERSION))
+
+
+def _unmark(workers: Table, connection: Connection, **_: object) -> None:
+    _execute(connection, marker_ddl(workers.schema, None))
+
+
+def _execute(connection: Connection, sql: str) -> None:
+    if connection.dialect.name == "postgresql":
+        connection.execute(DDL(sql.replace("%", "%%")))  # type: ignore[no-untyped-call]

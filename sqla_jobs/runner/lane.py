@@ -262,7 +262,8 @@ class Runner:
             if is_conflict(ran.error):
                 raise ran.error
             outcome = decide(ran.returned, ran.error, delay_for(policy, view))
-            if outcome.state is JobState.SUCCEEDED and not scope.touched:
+            passes = job.task in self.registry.passing
+            if outcome.state is JobState.SUCCEEDED and not (scope.touched or passes):
                 return _Untouched(ran, outcome)
             written = self._finish(session, job, outcome, follow)
             if written is not None:
@@ -281,12 +282,21 @@ class Runner:
         discard(session)
         return _Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)
 
+    def _shows(self, row: Standing | None, job: Claimed, outcome: Outcome) -> bool:
+        """Whether the row, or that there is none, is what the commit of that outcome has left."""
+        if row is None:
+            return job.task in self.registry.passing and outcome.state is JobState.SUCCEEDED
+        return row.shows(job, outcome)
+
     def _finish(self, session: Session, job: Claimed, outcome: Outcome, follow: Follow) -> Written | None:
         """Record the outcome in the job's own transaction, and claim the next job by its commit."""
         if outcome.state is not JobState.SUCCEEDED:
             return lifecycle.finish(session, self.model, job, outcome)
         connection = session.connection(bind_arguments=lifecycle.target(self.model))
-        written = lifecycle.finish(connection, self.model, job, outcome)
+        if job.task in self.registry.passing and lifecycle.remove(session, self.model, [job]):
+            written: Written | None = Written(JobState.SUCCEEDED, job.run_at)
+        else:
+            written = lifecycle.finish(connection, self.model, job, outcome)
         if written is not None and _is_read_committed(connection):
             worker_id = follow.worker_id()
             if worker_id is not None:
@@ -305,13 +315,15 @@ class Runner:
         error, outcome = refused.error, refused.outcome
         row = self.persist(lambda: self.standing(job))
         if row is None or not row.holds(job):
-            if row is None or outcome is None or not (refused.may_stand and row.shows(job, outcome)):
+            if outcome is None or not (refused.may_stand and self._shows(row, job, outcome)):
                 return None
             log.warning(
                 "job %s (%s): its commit stands, though it ended in %s", job.id, job.task,
                 type(error).__name__, exc_info=None if is_lost(error) else error, extra=facts(view),
             )  # fmt: skip
-            return finished(view, outcome, _shown(row, outcome))
+            return finished(
+                view, outcome, _shown(row, outcome) if row else Written(outcome.state, job.run_at)
+            )
         if isinstance(error, ClaimLost):
             error = JobEscaped(CHANGED)  # nobody else has
         if refused.is_nobodys_fault:

@@ -10,7 +10,8 @@ from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import JobEscaped
-from sqla_jobs.outcome import decide
+from sqla_jobs.lifecycle import Written
+from sqla_jobs.outcome import JobState, decide
 from sqla_jobs.policy import policy_at
 from sqla_jobs.runner.failures import is_conflict
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
@@ -58,7 +59,10 @@ def work_once(
         if isinstance(ran.error, (KeyboardInterrupt, Interrupted)) or is_conflict(ran.error):
             raise ran.error
         outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
-        written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
+        written: Written | None = Written(outcome.state, job.run_at)
+        passes = job.task in registry.passing and outcome.state is JobState.SUCCEEDED
+        if not (passes and lifecycle.remove(own, model, [job], taken=True)):
+            written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
         if written is None:
             raise JobEscaped(CHANGED)
     except BaseException:

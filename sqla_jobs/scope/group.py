@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from typing import Any, Final
 
 import psycopg
@@ -164,9 +165,8 @@ class GroupScope(Containment):
             for connection, standing in self._base.on.items():
                 name = standing._savepoint
                 # As one simple query. Not prepared: that would be two statements.
-                self._cursors[connection].execute(
-                    f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}", prepare=False
-                )
+                renewed = f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}".encode()
+                self._cursors[connection].execute(renewed, prepare=False)
         except psycopg.Error as error:
             escape(f"the job's savepoint could not be released: {line(error)}", error)
         except Exception as error:
@@ -185,8 +185,8 @@ class GroupScope(Containment):
             escape(GONE, error)
         self._base = self._mark = Savepoint(session.begin_nested())
 
-    def _arm(self, session: Session, begun: SessionTransaction, connection: Connection) -> None:
-        super()._arm(session, begun, connection)
+    def _arm(self, _: Session, begun: SessionTransaction, connection: Connection) -> None:
+        super()._arm(_, begun, connection)
         if connection.engine is not self._home:
             raise self._connections.refused.setdefault(connection, JobEscaped(_ELSEWHERE))
         if connection not in self._cursors:
@@ -194,13 +194,17 @@ class GroupScope(Containment):
             self._interrupter.uses(driver)
             self._cursors[connection] = driver.cursor()
 
-    def _guard_sql(self, connection: Connection, cursor: Any, sql: str, *rest: Any) -> None:
+    def _guard_sql(self, connection: Connection, _: Any, sql: str, *__: Any) -> None:
         self._used = True
         self.is_worn |= lasts(sql)
-        super()._guard_sql(connection, cursor, sql, *rest)
+        super()._guard_sql(connection, _, sql, *__)
 
 
-def _listeners(session: Session) -> int:
-    """How many there are on the Session itself."""
+_OF_EACH_EVENT: Final = attrgetter(*Session.dispatch._event_names)
+
+
+def _listeners(session: Session) -> tuple[Any, ...]:
+    """Something else after one more was added to the Session itself."""
     heard: Any = session.dispatch
-    return sum(len(each.listeners) for each in vars(heard).values())
+    # The first one of an event is in a new collection. Of this event there is one already, our own.
+    return _OF_EACH_EVENT(heard), len(heard.after_begin.listeners)

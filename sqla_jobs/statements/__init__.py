@@ -3,8 +3,8 @@
     enqueued     enqueue, enqueue_many: not in the table yet
     queued       claim, take, take_due: the next jobs to run
     grouped      claim_either, join, finish_group: the fast lane
-    running      finish, finish_running, exchange, hold, standing, running_under, cancel_requests, orphans:
-                 under a claim
+    running      finish, finish_running, remove, exchange, hold, standing, running_under, cancel_requests,
+                 orphans: under a claim
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     unfinished   remaining, has_work: what is left to do
@@ -38,11 +38,13 @@ from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, n
 from sqla_jobs.statements.queued import claim, take, take_due
 from sqla_jobs.statements.running import (
     cancel_requests,
+    check_constraints,
     exchange,
     finish,
     finish_running,
     hold,
     orphans,
+    remove,
     running_under,
     standing,
 )
@@ -74,6 +76,7 @@ __all__ = [
     "cancel_requests",
     "cancel_waiting",
     "channel",
+    "check_constraints",
     "claim",
     "delay_of",
     "enqueue",
@@ -105,6 +108,7 @@ __all__ = [
     "promote",
     "register",
     "remaining",
+    "remove",
     "running_under",
     "seize",
     "say_locked",

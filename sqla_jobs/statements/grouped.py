@@ -99,15 +99,21 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
 def join(model: Model, any_queue: bool, limit: int) -> Executable:
     """More fast-lane jobs for a transaction that has one: those of the tasks in ``:fast``, in their order.
 
-    Parameters: ``fast``, ``held`` (the id of the one it has), ``p_worker_id``, ``now``, and ``queues`` unless
-    ``any_queue``. Looks at the next `NEAR` rows, and locks up to ``limit`` of them, passing over locked ones;
-    of another task none is locked. Indexes: as for `claim`, then the primary key.
+    Parameters: ``fast``, ``p_worker_id``, ``now``, ``queues`` unless ``any_queue``, and as a mark (see
+    `following`) the job that it has. Looks at the next `NEAR` rows behind that, and locks up to ``limit`` of
+    them, passing over locked ones; of another task none is locked. Indexes: as for `claim`, then the primary
+    key. Without the mark the planner, where its statistics are old, sorts the backlog for so many rows.
     """
     job = job_table(model)
     near = following(
-        job, any_queue, job.c.id, job.c.task, job.c.crashes, limit=NEAR, where=registered(model), locked=False
+        job,
+        any_queue,
+        *(job.c.id, job.c.task, job.c.crashes),
+        limit=NEAR,
+        where=registered(model),
+        marked=True,
+        locked=False,
     ).cte("near")
-    others = near.c.id != bindparam("held", type_=BigInteger)
     # As for the queues of a claim: the lateral runs in the order of the rows, and locks until there are
     # enough. A row that was changed meanwhile is compared again.
     got = (
@@ -121,7 +127,7 @@ def join(model: Model, any_queue: bool, limit: int) -> Executable:
         .lateral("got")
     )
     chosen = select(*got.c).select_from(near.join(got, true()))
-    return chosen.where(_is_fast(near.c.task), near.c.crashes < ONE, others).limit(rows(limit))
+    return chosen.where(_is_fast(near.c.task), near.c.crashes < ONE).limit(rows(limit))
 
 
 @once

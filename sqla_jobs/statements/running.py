@@ -17,6 +17,7 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    delete,
     false,
     func,
     literal_column,
@@ -138,6 +139,38 @@ def finish_running(model: Model) -> Executable:
         .values(state=state("succeeded"), finished_at=now())
         .returning(job.c.id)
     )
+
+
+@once
+def remove(model: Model, fence: str) -> Executable:
+    """Delete jobs that have succeeded, if their claims still hold; returns the ids of those that are gone.
+
+    ``fence``: as for `finish`. Parameters: ``ids``, ``claims``, and ``p_worker_id`` (``running`` only). Locks
+    the rows, passing over those that somebody is about to refer to. A row that is referred to already makes
+    it fail, or what a foreign key says is done. Index: the primary key.
+    """
+    job = job_table(model)
+    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
+    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
+    mine = [job.c.worker_id == bindparam("p_worker_id", type_=BigInteger)] if fence == "running" else []
+    free = (
+        select(job.c.id)
+        .where(
+            is_(job.c.id, done.c.id),
+            job.c.claim == done.c.claim,
+            job.c.state.op("||")(text("''")) == state(fence),  # see finish
+            *mine,
+        )
+        .with_for_update(of=job, skip_locked=True)
+        .cte("free")
+    )
+    return delete(job).where(is_(job.c.id, free.c.id)).returning(job.c.id)
+
+
+@once
+def check_constraints() -> Executable:
+    """Check now what would be checked at the commit."""
+    return text("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 @once

@@ -149,6 +149,15 @@ def check_group(size: object) -> None:
         _check_number("group_commit", size, _GROUP)
 
 
+def check_retention(retention: object) -> None:
+    """Raise InvalidOption if it is neither zero nor None."""
+    if retention is not None and retention != dt.timedelta(0):
+        raise InvalidOption(
+            f"retention {shown(retention)}; expected timedelta(0), to delete a job when it has succeeded, or "
+            "None, to keep it"
+        )
+
+
 def _check_delay(delay: object) -> None:
     if not isinstance(delay, dt.timedelta):
         raise InvalidOption(f"delay {shown(delay)}; expected a timedelta, e.g. timedelta(minutes=5)")

@@ -29,7 +29,7 @@ from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
-from sqla_jobs.tasks.options import GROUP_TIMEOUT, Options, check_group, check_timeout
+from sqla_jobs.tasks.options import GROUP_TIMEOUT, Options, check_group, check_retention, check_timeout
 from sqla_jobs.tasks.task import Task, check_session
 
 R = TypeVar("R")
@@ -65,6 +65,8 @@ class Registry(Generic[JobT]):
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
         self.fast: dict[str, int] = {}
         """How many jobs may be in a group, by the name of the task, of those with ``group_commit``."""
+        self.passing: set[str] = set()
+        """The names of the tasks whose jobs are deleted when they have succeeded."""
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any, JobT]]:
@@ -80,6 +82,7 @@ class Registry(Generic[JobT]):
         retry: RetryPolicy | None = None,
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
+        retention: dt.timedelta | None = None,
     ) -> Task[..., R, JobT]:
         """Make a task of a callable.
 
@@ -87,6 +90,7 @@ class Registry(Generic[JobT]):
             name: None: ``<module>.<qualname>``.
             timeout: how long a run may take; None: as long as it wants, or with ``group_commit`` a second.
             group_commit: how many of its jobs may share a transaction, 1 to 50; None: each has its own.
+            retention: zero: its jobs are deleted when they have succeeded; None: they are kept.
 
         Raises:
             TaskDefinitionError: it cannot be a task.
@@ -96,6 +100,7 @@ class Registry(Generic[JobT]):
         """
         check_timeout(timeout)
         check_group(group_commit)
+        check_retention(retention)
         if isinstance(function, Task):
             raise TaskDefinitionError(f"{function.name!r} is a task already; expected a plain function")
         if not callable(function):
@@ -122,6 +127,8 @@ class Registry(Generic[JobT]):
         self._tasks[name] = task
         if group_commit:
             self.fast[name] = group_commit
+        if retention is not None:
+            self.passing.add(name)
         return task
 
     def unregister(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> None:
@@ -133,6 +140,7 @@ class Registry(Generic[JobT]):
         name = self.find(task).name
         del self._tasks[name]
         self.fast.pop(name, None)
+        self.passing.discard(name)
 
     def find(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> Task[..., Any, JobT]:
         """A task by its name, itself or its function.

@@ -132,7 +132,7 @@ class Hands:
             self._crew.dismiss()
 
     def _return(self, job: Claimed | None) -> None:
-        """Give back what was claimed with the commit of the last job: a hook, or a signal, came in between."""
+        """Give back what was claimed with the commit of the last job: a stop came in between."""
         if job is not None:
             try:
                 self._runner.give_back(job, "its worker stopped")
