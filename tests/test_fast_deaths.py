@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Jobs, Worker, current_job
+from sqla_jobs.runner import group
 from tests.support.lane import NEVER, leave_effect, logged
 from tests.support.program import command
 from tests.support.server import Database
@@ -79,6 +80,12 @@ def test_after_kill_9_its_rows_are_free_and_nobody_has_to_find_the_worker_dead(
     assert database.rows("SELECT DISTINCT state, attempt, crashes FROM sqla_jobs") == [("succeeded", 1, 0)]
 
 
+@pytest.fixture
+def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine too there is more than one job in a group."""
+    monkeypatch.setattr(group, "BUDGET", float(PATIENCE))
+
+
 class Holding:
     """An application whose job `hold` waits in the middle of its group until it is let go."""
 
@@ -104,6 +111,7 @@ def end_the_backend(database: Database) -> None:
     ]
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_when_its_backend_is_ended_each_of_its_jobs_runs_again_by_itself(
     database: Database, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -127,6 +135,7 @@ def test_when_its_backend_is_ended_each_of_its_jobs_runs_again_by_itself(
     assert "could not be committed, and each runs again by itself" in said
 
 
+@pytest.mark.usefixtures("unhurried")
 def test_what_another_worker_has_done_meanwhile_is_done(database: Database) -> None:
     """While the thread whose backend is gone is still at it, and knows nothing."""
     app, other = Holding(), Holding()

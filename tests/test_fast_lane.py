@@ -67,24 +67,23 @@ def test_each_task_has_jobs_of_its_own_size(fast: Fast) -> None:
 
 
 def test_queues_and_priorities_keep_their_order(fast: Fast) -> None:
-    fast.enqueue(
-        fast.note.using(queue="second", priority=9).job("second, 9"),
-        fast.note.using(queue="first").job("first"),
-        fast.note.using(queue="first", priority=3).job("first, 3"),
-        fast.note.using(queue="second").job("second"),
-    )
+    """A group is of one queue and one priority: else it would pass over what comes between them."""
+    places = [("second", 9), ("first", 0), ("first", 3), ("second", 0)]
+    jobs = [fast.note.using(queue=queue, priority=n).job(f"{queue} {n}") for queue, n in places * 2]
+    a, b, c, d, e, f, g, h = fast.enqueue(*jobs)
     fast.drain(queues=["first", "second"])
-    assert fast.ran == ["first, 3", "first", "second, 9", "second"]
-    assert len(fast.groups()) == 1
+    assert fast.ran == [
+        each for place in ("first 3", "first 0", "second 9", "second 0") for each in [place] * 2
+    ]
+    assert fast.groups() == [[a, e], [b, f], [c, g], [d, h]]
 
 
 def test_without_queues_the_priority_decides(fast: Fast) -> None:
-    wanted = [("a", 0), ("b", 2), ("c", 1)]
-    fast.enqueue(
-        *[fast.note.using(queue=queue, priority=number).job(f"{queue} {number}") for queue, number in wanted]
-    )
+    places = [("a", 0), ("b", 2), ("c", 0)]
+    a, b, c = fast.enqueue(*[fast.note.using(queue=queue, priority=n).job(queue) for queue, n in places])
     fast.drain()
-    assert fast.ran == ["b 2", "c 1", "a 0"]
+    assert fast.ran == ["b", "a", "c"]
+    assert fast.groups() == [[a, c], [b]]
 
 
 def test_no_row_of_another_task_is_locked_ahead_of_its_time(fast: Fast) -> None:

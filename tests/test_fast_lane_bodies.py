@@ -11,7 +11,7 @@ from contextlib import suppress
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, insert, text
+from sqlalchemy import Connection, Engine, event, insert, text
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sqla_jobs.errors import JobEscaped
@@ -148,3 +148,35 @@ SESSIONS: dict[str, Callable[[Engine], Any]] = {
 )
 def test_every_kind_of_session(case: Case, source: Callable[[Engine], Any], lab_database: Database) -> None:
     case.check_by_group(lab_database, source(lab_database.engine))
+
+
+@each(
+    [
+        Case(test_scope_bodies.j_commit, "succeeded", {"a", "b"}),
+        Case(test_scope_bodies.j_raise, "failed", error="ValueError"),
+    ]
+)
+def test_sessions_of_two_phases(case: Case, lab_database: Database) -> None:
+    if lab_database.scalar("SHOW max_prepared_transactions") == "0":
+        pytest.skip("the server prepares no transactions: set max_prepared_transactions")
+    case.check_by_group(lab_database, sessionmaker(lab_database.engine, twophase=True))
+
+
+@pytest.mark.parametrize("way", ["by_worker", "by_work_once", "by_group"])
+def test_a_listener_to_the_begin_may_send_statements(way: str, lab_database: Database) -> None:
+    """As one that sets a role or a tenant does: it is called for the savepoint of the job, too."""
+    source = sessionmaker(lab_database.engine)
+
+    @event.listens_for(source, "after_begin")
+    def set_tenant(_: Session, __: Any, connection: Connection) -> None:
+        connection.execute(text("SET LOCAL shop.tenant = 7"))
+
+    def reads(s: Session) -> None:
+        assert s.scalar(text("SHOW shop.tenant")) == "7"
+        s.commit()
+        assert s.scalar(text("SHOW shop.tenant")) == "7"
+        s.rollback()
+        assert s.scalar(text("SHOW shop.tenant")) == "7"
+
+    run = getattr(Lab(lab_database), way)(reads, source() if way == "by_work_once" else source)
+    assert (run.state, run.error) == ("succeeded", None), run.message

@@ -168,6 +168,25 @@ def test_what_a_job_has_made_is_not_taken_back_with_the_next(fast: Fast) -> None
         assert session.scalars(select(Item.name)).all() == ["a"]
 
 
+def test_what_a_job_sends_by_the_driver_is_its_own(fast: Fast) -> None:
+    """Nobody sees what that connection is sent: who has asked for it may have sent anything."""
+    runs: list[int] = []
+
+    def drive(session: Session) -> None:
+        driver: Any = session.connection().connection.driver_connection
+        driver.execute("INSERT INTO effects (job_id) VALUES (%s)", [current_job().id])
+        runs.append(current_job().id)
+        if len(runs) in (1, 3):
+            raise ValueError
+
+    task = fast.task(drive)
+    jobs = fast.enqueue(fast.note.job(), *[task.job() for _ in range(4)])
+    fast.drain()
+    assert fast.groups() == [jobs]
+    assert fast.states() == ["succeeded", "failed", "succeeded", "failed", "succeeded"]
+    assert fast.effects() == [jobs[0], jobs[2], jobs[4]]
+
+
 # -- what cannot be taken back ends the group ----------------------------------------------------------
 
 

@@ -159,3 +159,42 @@ def test_a_job_of_the_fast_lane_is_found_and_stays_queued(session: Session) -> N
     assert found is not None
     assert (found[0].id, found[1]) == (behind.id, False)
     assert row(session, behind).state == "queued"
+
+
+# -- what joins a group: behind its first job, as behind a mark ------------------------------------
+
+
+def join(session: Session, queues: Queues = None, limit: int = 8) -> tuple[int, list[int]]:
+    """The ids of the first job of a group, and of those that join it."""
+    employ(session)
+    found = lifecycle.claim_either(session.connection(), Job, WORKER, queues, ["fast"], now=NOW)
+    assert found is not None
+    assert not found[1]
+    others = lifecycle.join(session.connection(), Job, found[0], queues, ["fast"], limit, now=NOW)
+    return found[0].id, [job.id for job in others]
+
+
+def test_those_behind_the_first_join_it_in_order(session: Session) -> None:
+    times = [3, 1, 2, 1]
+    jobs = [add(session, task="fast", run_at=NOW + time * SECOND) for time in times]
+    add(session, run_at=NOW + 2 * SECOND)  # of another task
+    assert join(session) == (jobs[1].id, [jobs[3].id, jobs[2].id, jobs[0].id])
+
+
+def test_of_another_priority_none_joins(session: Session) -> None:
+    first, lower = add(session, task="fast", priority=1), add(session, task="fast")
+    assert join(session) == (first.id, [])
+    assert row(session, lower).state == "queued"
+
+
+def test_of_a_list_of_queues_only_the_first_ones_own_joins(session: Session) -> None:
+    """In the next one there may be another priority, which comes before."""
+    first, second = add(session, task="fast", queue="one"), add(session, task="fast", queue="one")
+    add(session, task="fast", queue="two")
+    assert join(session, ["void", "one", "two"]) == (first.id, [second.id])
+
+
+def test_of_any_queue_they_join_in_order(session: Session) -> None:
+    jobs = [add(session, task="fast", queue=queue) for queue in ("one", "two", "one")]
+    assert join(session) == (jobs[0].id, [job.id for job in jobs[1:]])
+    assert join(session, limit=1) == (jobs[0].id, [jobs[1].id])

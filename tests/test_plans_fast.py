@@ -47,6 +47,11 @@ def finish_group(number: int) -> Verb:
     return lambda session: lifecycle.finish_group(session, Job, [held(i) for i in range(1, number + 1)])
 
 
+def exchange(number: int, limit: int, queues: list[str] | None = None) -> Verb:
+    done = [held(i) for i in range(1, number + 1)]
+    return lambda session: lifecycle.exchange(session, Job, 7, done, queues, limit, mark=FIRST)
+
+
 def near(limit: int) -> int:
     """Rows that a join may look at: those near by, and again each that it locks."""
     return NEAR + limit
@@ -70,8 +75,11 @@ CASES = {
     "join one": Case(join(1), {CLAIM_ANY, PRIMARY}, near(1), 800, also=ALSO),
     "join, others": Case(join(9, fast="other"), {CLAIM_ANY, PRIMARY}, near(0), 800, also=ALSO),
     "join by queue, others": Case(join(9, QUEUES, fast="other"), {CLAIM, PRIMARY}, near(0), 800, also=ALSO),
-    "finish a group": Case(finish_group(50), {PRIMARY}, 50, 1500),
+    "finish a group": Case(finish_group(50), {PRIMARY}, 100, 1500),
     "finish one": Case(finish_group(1), {PRIMARY}, 1, 60),
+    "finish and claim": Case(exchange(16, 16), {CLAIM_ANY, PRIMARY}, 64, 1500, also=ALSO),
+    "finish and claim by queue": Case(exchange(16, 16, QUEUES), {CLAIM, PRIMARY}, 64, 1500, also=ALSO),
+    "finish, and claim nothing": Case(exchange(16, 0), {PRIMARY}, 32, 1500),
 }  # fmt: skip
 
 
@@ -154,7 +162,7 @@ def test_statistics_of_a_table_that_had_only_queued_jobs_do_no_harm(
         for name, case in CASES.items():
             (plan,) = explain(case.verb)
             check(plan, case)
-            assert plan.rows_read <= 30, f"{name}\n{plan}"
+            assert plan.rows_read <= 100, f"{name}\n{plan}"
 
 
 # -- dead index entries before the mark ------------------------------------------------------------
@@ -183,7 +191,7 @@ def test_behind_a_mark_no_entry_of_a_job_that_is_gone_is_read(
             (plan,) = explain(claim(1, queues, mark) if ordinary else either(queues, mark=mark))
             return plan
 
-        assert read(None).buffers > number / 10
+        without = read(None)
         plan = read(mark)
-        assert plan.buffers < 100, plan
+        assert plan.buffers < without.buffers / 2, f"{without}\n{plan}"
         assert plan.rows_read <= 2, plan

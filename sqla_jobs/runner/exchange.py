@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from sqla_jobs import lifecycle
-from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.lifecycle import Claimed, Mark
 from sqla_jobs.models import JobMixin
 from sqla_jobs.runner.trail import Trail
 
@@ -73,11 +73,12 @@ class Exchange:
         model: type[JobMixin],
         send: Callable[[Callable[[Any], Any]], Any],
         peers: Peers,
+        trail: Trail,
     ) -> None:
         self._model = model
         self._send = send
         self._peers = peers
-        self._trail = Trail(peers.heard, never=peers.drains)
+        self._trail = trail
         self._changed = threading.Condition(threading.Lock())
         self._waiting: list[_Wish] = []
         self._busy = False
@@ -130,14 +131,19 @@ class Exchange:
         mine = [each for each in done if each.worker_id == worker_id]
         for former in {each.worker_id for each in done} - {worker_id}:  # it was taken for dead meanwhile
             assert former is not None
-            self._exchange(former, None, [each for each in done if each.worker_id == former], wishes, 0)
+            self._exchange(former, None, [each for each in done if each.worker_id == former], wishes, 0, None)
         limit = next(step for step in _STEPS if step <= len(hungry))
-        mark, near = self._trail.mark(queues)
-        asked, found = self._exchange(worker_id, near, mine, wishes, limit, mark=mark)
-        if mark is not None and not found and limit:
-            asked, found = self._exchange(worker_id, queues, [], wishes, limit)
+        asked, handed_in = 0, False
+
+        def look(where: Sequence[str] | None, mark: Mark | None) -> list[Claimed]:
+            nonlocal asked, handed_in
+            asked, jobs = self._exchange(worker_id, where, [] if handed_in else mine, wishes, limit, mark)
+            handed_in = True
+            return jobs
+
+        found = (self._trail.claim(queues, look) if limit else look(None, None)) or []
         if len(found) < asked and asked > 1:  # those that a worker has died of were passed over
-            asked, more = self._exchange(worker_id, queues, [], wishes, 1)
+            asked, more = self._exchange(worker_id, queues, [], wishes, 1, None)
             found = [*found, *more]
             asked = len(found) + 1
         for place, wish in enumerate(hungry):
@@ -152,13 +158,12 @@ class Exchange:
         done: Sequence[Claimed],
         wishes: Sequence[_Wish],
         limit: int,
-        *,
-        mark: lifecycle.Mark | None = None,
+        mark: Mark | None,
     ) -> tuple[int, list[Claimed]]:
         """Send it; returns how many were asked for, and those that were got."""
         if not (done or limit):
             return 0, []
-        news, now = self._peers.heard(), time.monotonic()
+        now = time.monotonic()
         # One at most is run at a time, or the blame for the next death would not be exact.
         alone = limit == 1 or (limit and now > self._looked_for_suspects + _SUSPECTS)
         guilty = bool(alone and self._peers.take_suspects())
@@ -176,6 +181,5 @@ class Exchange:
                 self._peers.leave_suspects()
         for wish in wishes:
             wish.holds = wish.holds or (wish.done is not None and wish.done.id in held)
-        if limit:
-            self._trail.left(jobs, news)
+        self._trail.left(jobs)
         return limit, jobs

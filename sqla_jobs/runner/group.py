@@ -15,12 +15,13 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle, wakeup
 from sqla_jobs.errors import ConfigurationError, GiveBack, JobEscaped
-from sqla_jobs.lifecycle import Claimed, Written
+from sqla_jobs.lifecycle import Claimed, Mark, Written
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
 from sqla_jobs.runner.failures import is_conflict, is_lost
 from sqla_jobs.runner.lane import Runner, apart, delay_for, discard
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
+from sqla_jobs.runner.trail import Trail
 from sqla_jobs.scope import GroupScope, Interrupter
 from sqla_jobs.tasks import RunningJob, running
 
@@ -102,6 +103,7 @@ class Groups:
         self._model = runner.model
         self._begins = begins
         self._may_go_on = may_go_on
+        self._trail = Trail(runner.peers.heard, never=runner.peers.drains)
 
     def work(
         self, worker_id: int, queues: Sequence[str] | None, pace: Pace, *, innocent: bool = False
@@ -114,10 +116,7 @@ class Groups:
         with self._runner.sessions() as session:
             try:
                 connection = _home(session, self._model)
-                fast = list(self._registry.fast)
-                found = lifecycle.claim_either(
-                    connection, self._model, worker_id, queues, fast, innocent=innocent
-                )
+                found = self._claim(connection, worker_id, queues, innocent)
                 if found is not None and not found[1]:
                     return self._group(session, connection, found[0], queues, pace)
                 # Also if there is nothing: after a ROLLBACK the driver forgets what it has prepared.
@@ -126,6 +125,20 @@ class Groups:
                 discard(session, error)
                 raise
             return None if found is None else found[0]
+
+    def _claim(
+        self, connection: Connection, worker_id: int, queues: Sequence[str] | None, innocent: bool
+    ) -> tuple[Claimed, bool] | None:
+        fast = list(self._registry.fast)
+
+        def look(where: Sequence[str] | None, mark: Mark | None) -> tuple[Claimed, bool] | None:
+            return lifecycle.claim_either(
+                connection, self._model, worker_id, where, fast, innocent=innocent, mark=mark
+            )
+
+        found = self._trail.claim(queues, look)
+        self._trail.left([found[0]] if found else [])
+        return found
 
     def _group(
         self,
@@ -141,6 +154,7 @@ class Groups:
         if more:
             step = next(each for each in _STEPS if each <= more)
             jobs += lifecycle.join(connection, self._model, first, queues, list(fast), step)
+            self._trail.left(jobs)
         scope = GroupScope(session, self._model)
         ended: list[Finished] | None = None
         done: list[_Run] = []

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, ClaimLost, ConfigurationError, JobEscaped
-from sqla_jobs.lifecycle import Claimed, Standing, Written
+from sqla_jobs.lifecycle import Claimed, Mark, Standing, Written
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
@@ -25,7 +25,16 @@ from sqla_jobs.runner.exchange import Exchange, Peers
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.kept import Kept
 from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run
-from sqla_jobs.scope import Interrupter, JobScope, Ran, keep_in_registry, refuse_autocommit, refuse_driver
+from sqla_jobs.runner.trail import Trail
+from sqla_jobs.scope import (
+    Interrupter,
+    JobScope,
+    Ran,
+    keep_in_registry,
+    refuse_autocommit,
+    refuse_driver,
+    stand_guard,
+)
 from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, running
 
 T = TypeVar("T")
@@ -110,9 +119,14 @@ class Runner:
         self.sessions = sessions
         self.persist = persist
         self.engine = _engine_of(sessions, self.model)
+        stand_guard(self.engine)
         self._kept = Kept(self.engine)
+        self.peers = peers or Peers()
+        self._trail = Trail(self.peers.heard, never=self.peers.drains)
         # Not again if its answer is lost: it may stand.
-        self._exchange = Exchange(self.model, lambda verb: self.at_once(verb, again=False), peers or Peers())
+        self._exchange = Exchange(
+            self.model, lambda verb: self.at_once(verb, again=False), self.peers, self._trail
+        )
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)
 
@@ -300,9 +314,20 @@ class Runner:
         if written is not None and _is_read_committed(connection):
             worker_id = follow.worker_id()
             if worker_id is not None:
-                claimed = lifecycle.claim(connection, self.model, worker_id, follow.queues, innocent=True)
-                follow.job = claimed[0] if claimed else None
+                follow.job = self._claim_along(connection, worker_id, follow.queues)
         return written
+
+    def _claim_along(
+        self, connection: Connection, worker_id: int, queues: Sequence[str] | None
+    ) -> Claimed | None:
+        """Claim one more job, no suspect, in a transaction that is about to be committed."""
+
+        def look(where: Sequence[str] | None, mark: Mark | None) -> list[Claimed]:
+            return lifecycle.claim(connection, self.model, worker_id, where, innocent=True, mark=mark)
+
+        claimed = self._trail.claim(queues, look) or []
+        self._trail.left(claimed)
+        return claimed[0] if claimed else None
 
     def _after_refusal(
         self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: _Refused, *, may_rerun: bool

@@ -4,9 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from dataclasses import dataclass
+from typing import Final, Protocol, TypeVar
 
 from sqla_jobs.lifecycle import Claimed, Mark
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class Look(Protocol[T_co]):
+    """Looks for jobs in queues, behind a mark or from the beginning."""
+
+    def __call__(self, queues: Sequence[str] | None, mark: Mark | None, /) -> T_co | None: ...
+
 
 BLIND: Final = 1.0
 """Seconds for which a claim may look only behind the last one. What comes before it meanwhile (of a higher
@@ -15,11 +26,22 @@ BLIND_TO_NEWS: Final = 0.1
 """The same for what this worker was told of."""
 
 
+@dataclass(frozen=True)
+class _Place:
+    mark: Mark
+    queue: str
+    since: float
+    """When all was looked through the last time, by `time.monotonic`."""
+    news: int
+
+
 class Trail:
     """Follows the jobs that were claimed, so that a claim need not pass again where there are none any more.
 
     The index entries of jobs that have left the queue stay until VACUUM may remove them. A transaction of
     anybody that stays open keeps it from that, and each claim would read all of them again.
+
+    Threads may share it: whichever of them writes last, the mark is of a job that was claimed.
 
     Parameters:
         heard: counts what this worker was told of.
@@ -29,33 +51,36 @@ class Trail:
     def __init__(self, heard: Callable[[], int], *, never: bool = False) -> None:
         self._heard = heard
         self._never = never
-        self._mark: Mark | None = None
-        self._queue = ""
-        self._since = 0.0
-        self._news = 0
+        self._place: _Place | None = None
 
-    def mark(self, queues: Sequence[str] | None) -> tuple[Mark | None, Sequence[str] | None]:
-        """Where to begin, and in which queues; None: at the beginning, in all of them.
+    def claim(self, queues: Sequence[str] | None, look: Look[T]) -> T | None:
+        """Look behind the mark, and if there is nothing, everywhere.
 
-        Of several queues only the first can be looked through from a mark: what comes into it while the
-        others are worked on must not wait for them.
+        Parameters:
+            look: looks in queues, behind a mark or from the beginning.
         """
-        if self._mark is None or self._never:
-            return None, queues
-        blind = BLIND if self._news == self._heard() else BLIND_TO_NEWS
-        if time.monotonic() > self._since + blind or (queues is not None and queues[0] != self._queue):
-            self._mark = None
-            return None, queues
-        return self._mark, None if queues is None else queues[:1]
+        place = self._behind(queues)
+        if place is not None:
+            found = look(None if queues is None else queues[:1], place.mark)
+            if found:
+                return found
+        self._place = None
+        return look(queues, None)
 
-    def left(self, jobs: Sequence[Claimed], news: int) -> None:
-        """These were claimed, by a claim that began when the worker had been told of so much; or none."""
-        if self._never:
-            return
-        if not jobs:
-            self._mark = None
+    def _behind(self, queues: Sequence[str] | None) -> _Place | None:
+        # Of several queues only the first can be looked through from a mark: what comes into it while the
+        # others are worked on must not wait for them.
+        place = self._place
+        if place is None or (queues is not None and queues[0] != place.queue):
+            return None
+        blind = BLIND if place.news == self._heard() else BLIND_TO_NEWS
+        return place if time.monotonic() <= place.since + blind else None
+
+    def left(self, jobs: Sequence[Claimed]) -> None:
+        """These were claimed."""
+        if self._never or not jobs:
             return
         last = max(jobs, key=lambda job: (-job.priority, job.run_at, job.id))
-        if self._mark is None:
-            self._since, self._news = time.monotonic(), news
-        self._mark, self._queue = Mark.at(last), last.queue
+        place = self._place
+        since, news = (time.monotonic(), self._heard()) if place is None else (place.since, place.news)
+        self._place = _Place(Mark.at(last), last.queue, since, news)

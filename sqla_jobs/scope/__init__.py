@@ -22,7 +22,7 @@ from typing import Any
 
 from sqlalchemy.orm import scoped_session
 
-from sqla_jobs.scope.connections import refuse_autocommit, refuse_driver
+from sqla_jobs.scope.connections import refuse_autocommit, refuse_driver, stand_guard
 from sqla_jobs.scope.group import GroupScope
 from sqla_jobs.scope.interrupts import Interrupted, Interrupter
 from sqla_jobs.scope.job import JobScope, Ran
@@ -36,6 +36,7 @@ __all__ = [
     "keep_in_registry",
     "refuse_autocommit",
     "refuse_driver",
+    "stand_guard",
 ]
 
 

@@ -4,14 +4,46 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
+from weakref import WeakSet
 
 from psycopg.pq import TransactionStatus
-from sqlalchemy import Connection, Dialect, Transaction, event
+from sqlalchemy import Connection, Dialect, Engine, Transaction, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
 from sqla_jobs.errors import ConfigurationError, JobEscaped
+
+GUARDED: Final = (
+    "before_cursor_execute", "commit", "rollback", "commit_twophase", "rollback_twophase",
+)  # fmt: skip
+"""The events that are listened to while a job has a connection."""
+
+Guards = Mapping[str, Callable[..., None]]
+
+_watched: dict[Connection, tuple[Guards, ...]] = {}
+"""Connections of engines that `stand_guard` was called for, while a job has them, or two of them."""
+
+
+def _sentry(name: str) -> Callable[..., None]:
+    def on_event(connection: Connection, *arguments: Any) -> None:
+        for guards in _watched.get(connection, ()):
+            if name in guards:
+                guards[name](connection, *arguments)
+
+    return on_event
+
+
+SENTRIES: Final = {name: _sentry(name) for name in GUARDED}
+_guarded: WeakSet[Engine] = WeakSet()
+
+
+def stand_guard(engine: Engine) -> None:
+    """Listen on an engine once, for all jobs: on a connection, for one, it costs as much as a statement."""
+    for name, sentry in SENTRIES.items():
+        if engine not in _guarded:
+            event.listen(engine, name, sentry)
+    _guarded.add(engine)
 
 
 @dataclass(frozen=True)
@@ -29,7 +61,7 @@ class Connections:
         guards: listeners by the event's name; each connection has them until `unwatch`.
     """
 
-    def __init__(self, guards: Mapping[str, Callable[..., None]]) -> None:
+    def __init__(self, guards: Guards) -> None:
         self._guards = guards
         self._found: dict[Connection, _Found] = {}
         self._watched: list[Connection] = []
@@ -49,8 +81,11 @@ class Connections:
         transaction = connection.get_transaction()
         assert transaction is not None
         self.any_came = True
-        for name, guard in self._guards.items():
-            event.listen(connection, name, guard)
+        if connection.engine in _guarded:
+            _watched[connection] = (*_watched.get(connection, ()), self._guards)
+        else:
+            for name, guard in self._guards.items():
+                event.listen(connection, name, guard)
         self._watched.append(connection)
         self._found[connection] = _Found(transaction, connection.get_execution_options())
 
@@ -58,8 +93,12 @@ class Connections:
         """No more listening, because the job is over, or for something that is not the job's doing."""
         while self._watched:
             connection = self._watched.pop()
-            for name, guard in self._guards.items():
-                event.remove(connection, name, guard)
+            watching = _watched.pop(connection, ())
+            if others := tuple(each for each in watching if each is not self._guards):
+                _watched[connection] = others
+            if len(others) == len(watching):
+                for name, guard in self._guards.items():
+                    event.remove(connection, name, guard)
 
     def forget(self) -> None:
         """Their transactions have been ended, in order."""

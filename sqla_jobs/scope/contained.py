@@ -221,7 +221,9 @@ class Containment:
             raise JobEscaped(f"{NOT_YOURS} Refused: {line(sql.strip())[:60]!r}")
         name = self._base.name_on(connection)
         if name is None:
-            if not sql.startswith("SAVEPOINT"):  # which is our own
+            # SAVEPOINT is our own. A listener of the application's to its begin, such as one that sets a role
+            # for each transaction, is called before `_arm`, and is in it.
+            if not (sql.startswith("SAVEPOINT") or connection in self._base.nested._connections):
                 raise JobEscaped("this Connection is not in the job's savepoint: use session.connection()")
         elif releases(sql, name):
             raise JobEscaped(ENDED)

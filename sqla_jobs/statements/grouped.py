@@ -32,6 +32,7 @@ from sqla_jobs.statements.terms import (
     CLAIMED,
     ONE,
     Model,
+    among_claims,
     claimed,
     durable,
     is_,
@@ -138,13 +139,10 @@ def finish_group(model: Model) -> Executable:
     else than when it was locked is left out. Index: the primary key.
     """
     job = job_table(model)
-    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
-    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
     return (
         update(job)
         .where(
-            is_(job.c.id, done.c.id),
-            job.c.claim == done.c.claim,
+            *among_claims(job),
             job.c.state.op("||")(text("''")) == state("queued"),  # see finish
         )
         .values(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 from sqlalchemy import (
-    ARRAY,
     BigInteger,
     ColumnElement,
     DateTime,
@@ -39,6 +38,7 @@ from sqla_jobs.statements.terms import (
     ONE,
     RESCUE_BATCH,
     Model,
+    among_claims,
     claimed,
     is_,
     job_table,
@@ -126,13 +126,10 @@ def finish_running(model: Model) -> Executable:
     Parameters: ``ids``, ``claims``, ``p_worker_id``, ``now``. Locks the rows. Index: the primary key.
     """
     job = job_table(model)
-    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
-    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
     return (
         update(job)
         .where(
-            is_(job.c.id, done.c.id),
-            job.c.claim == done.c.claim,
+            *among_claims(job),
             job.c.state.op("||")(text("''")) == state("running"),  # see finish
             job.c.worker_id == bindparam("p_worker_id", type_=BigInteger),
         )
@@ -150,14 +147,11 @@ def remove(model: Model, fence: str) -> Executable:
     it fail, or what a foreign key says is done. Index: the primary key.
     """
     job = job_table(model)
-    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
-    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
     mine = [job.c.worker_id == bindparam("p_worker_id", type_=BigInteger)] if fence == "running" else []
     free = (
         select(job.c.id)
         .where(
-            is_(job.c.id, done.c.id),
-            job.c.claim == done.c.claim,
+            *among_claims(job),
             job.c.state.op("||")(text("''")) == state(fence),  # see finish
             *mine,
         )

@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 
 from sqlalchemy import (
     ARRAY,
+    BigInteger,
     ColumnElement,
     DateTime,
     Float,
@@ -73,6 +74,19 @@ def state(value: str) -> ColumnElement[str]:
 def is_(column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[bool]:
     """``column = value``, by an index only: the planner cannot hash or merge ``= ANY (ARRAY[value])``."""
     return column == any_(array([value]))
+
+
+def among_claims(job: Table) -> list[ColumnElement[bool]]:
+    """Whether a job is one of the parameter ``ids``, and its claim that of ``claims`` at the same place.
+
+    By the primary key. To the planner a range of an unknown column leaves a single one of them, and for that
+    the key is best, whatever it knows of the table. For fifty it would read all of a table that it takes for
+    small, and go on to do so when it is not small any more.
+    """
+    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
+    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
+    first, last = (literal_column(f"'{number}'", BigInteger) for number in (-(2**63), 2**63 - 1))
+    return [is_(job.c.id, done.c.id), is_(job.c.claim, done.c.claim), done.c.id.between(first, last)]
 
 
 def rows(number: int) -> ColumnElement[int]:

@@ -196,7 +196,8 @@ class Crew:
     def passes(self, before: Running | None, running: Running | None) -> None:
         """The calling thread goes on from one job of a group to the next; None: from, or to, nothing."""
         with self._changed:
-            if before is not None:
+            # Its row may be free again already, and another thread at the same job, under the same claim.
+            if before is not None and self._running.get(before.key) is before:
                 del self._running[before.key]
                 self._stuck.discard(before.key)
             if running is not None:

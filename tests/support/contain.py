@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqla_jobs import Finished, Jobs, RetryPolicy, Worker
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import Job
+from sqla_jobs.scope.connections import _watched
 from tests.support.fast import FAST, unhurried
 from tests.support.models import Item
 from tests.support.server import Database
@@ -222,7 +223,14 @@ class Lab:
                 if traces(session) != before:
                     self.left.append(session)
                 for connection in used:
-                    self.left += [name for name in GUARDED if list(getattr(connection.dispatch, name))]
+                    self.left += [
+                        name
+                        for name in GUARDED
+                        for listener in getattr(connection.dispatch, name)
+                        # Those of the engine, ours among them, are there for good.
+                        if listener not in list(getattr(connection.engine.dispatch, name))
+                    ]
+                    assert connection not in _watched
 
         return checked
 
