@@ -6,7 +6,7 @@ import datetime as dt
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Final
 
 from sqlalchemy.orm import Session, scoped_session
@@ -72,8 +72,7 @@ def run(
         args, kwargs = task.signature.decode(job.arguments)
         return _call(task.function, session, *args, **kwargs)
 
-    with as_current(replace(view, _checkpoint=checkpoint)):
-        return scope.run(body)
+    return as_current(view, checkpoint, lambda: scope.run(body))
 
 
 def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.policy import RetryPolicy
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -64,9 +65,16 @@ def running(
         queue=job.queue,
         attempt=job.attempt if attempt is None else attempt,
         max_attempts=policy.max_attempts if job.max_attempts is None else job.max_attempts,
-        arguments=deepcopy(job.arguments),
+        arguments=_copied(job.arguments),
         enqueued_at=job.created_at,
     )
+
+
+def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
+    # deepcopy() costs more than all else that is done for a job which writes nothing.
+    if any(isinstance(value, (dict, list)) for value in arguments.values()):
+        return deepcopy(arguments)
+    return arguments.copy()
 
 
 _current: ContextVar[RunningJob] = ContextVar("sqla_jobs_current_job")
@@ -87,11 +95,12 @@ def current_job() -> RunningJob:
     return job
 
 
-@contextmanager
-def as_current(job: RunningJob) -> Iterator[None]:
-    """Make ``job`` the one that ``current_job()`` gives."""
+def as_current(job: RunningJob, checkpoint: Callable[[Any], None], run: Callable[[], T]) -> T:
+    """Call ``run`` while ``job`` is what ``current_job()`` gives, and may commit in between."""
     token = _current.set(job)
+    object.__setattr__(job, "_checkpoint", checkpoint)
     try:
-        yield
+        return run()
     finally:
+        object.__setattr__(job, "_checkpoint", None)
         _current.reset(token)
