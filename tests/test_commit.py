@@ -200,7 +200,10 @@ def test_a_connection_lost_at_the_finish(lane: Lane, between: Proxy, writes: boo
     assert (counted.calls, lane.effects(job)) == ((2, 1) if writes else (1, 0))
 
 
-def test_a_job_that_ended_while_the_database_was_away_is_not_run_again(lane: Lane, between: Proxy) -> None:
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_job_that_ended_while_the_database_was_away_is_not_run_again(
+    lane: Lane, between: Proxy, fails: bool
+) -> None:
     """It has not used its Session, and perhaps has sent a mail: there is only the outcome to be recorded."""
     calls = []
 
@@ -208,6 +211,8 @@ def test_a_job_that_ended_while_the_database_was_away_is_not_run_again(lane: Lan
         calls.append(session)
         lane.runner.engine.dispose()  # no connection to be lost: there is none to be had
         between.refuse()
+        if fails:
+            raise ValueError("no such address")
 
     class SecondTry(logging.Handler):
         def emit(self, record: logging.LogRecord) -> None:
@@ -219,8 +224,14 @@ def test_a_job_that_ended_while_the_database_was_away_is_not_run_again(lane: Lan
     finished = lane.run()
     logging.getLogger("sqla_jobs").removeHandler(second_try)
     assert finished is not None
-    assert finished.state is JobState.SUCCEEDED
-    assert (len(calls), lane.row(job).state, lane.row(job).attempts) == (1, "succeeded", [])
+    row = lane.row(job)
+    assert len(calls) == 1
+    if fails:
+        assert isinstance(finished.error, ValueError), "that is its outcome, not the outage"
+        assert (row.state, len(row.attempts), row.attempts[0]["error"]) == ("scheduled", 1, "ValueError")
+    else:
+        assert finished.state is JobState.SUCCEEDED
+        assert (row.state, row.attempts) == ("succeeded", [])
 
 
 @pytest.mark.parametrize("swallowed", [False, True])

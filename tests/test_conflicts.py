@@ -9,14 +9,14 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
-from sqlalchemy.exc import OperationalError
+from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Cancel, JobState, current_job
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.runner import RERUNS, work_once
+from sqla_jobs.runner import RERUNS, Runner, work_once
 from sqla_jobs.scope import Interrupter
-from tests.support.lane import AT_ONCE, NEVER, Lane, leave_effect, logged
+from tests.support.lane import AT_ONCE, NEVER, Lane, leave_effect, logged, persist
 from tests.support.server import Database
 from tests.support.waiting import until
 
@@ -247,17 +247,25 @@ def test_claims_are_read_committed_wherever_another_level_is_set(
     lane.database.execute(
         "INSERT INTO sqla_jobs (task, state) SELECT 't', 'queued' FROM generate_series(1, 400)"
     )
-    begin = threading.Barrier(8)
+    begin, refused = threading.Barrier(8), list[str]()
+    # One each: threads that share one claim together, one at a time.
+    runners = [Runner(lane.runner.registry, lane.runner.sessions, persist) for _ in range(8)]
 
-    def claim_all(_: int) -> list[int]:
+    def claim_all(runner: Runner) -> list[int]:
         begin.wait(30)
         mine = []
-        while job := lane.runner.claim(lane.worker_id, None):
-            mine.append(job.id)
+        try:
+            while job := runner.claim(lane.worker_id, None):
+                mine.append(job.id)
+        except DBAPIError as error:
+            refused.append(str(error.orig))
         return mine
 
     with ThreadPoolExecutor(8) as pool:
-        claimed = [number for mine in pool.map(claim_all, range(8)) for number in mine]
+        claimed = [number for mine in pool.map(claim_all, runners) for number in mine]
+    for runner in runners:
+        runner.close()
+    assert refused == []
     assert len(claimed) == len(set(claimed)) == 400
     assert lane.database.scalar("SELECT count(*) FROM sqla_jobs WHERE attempt = 1 AND claim = 1") == 400
 

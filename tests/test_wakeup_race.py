@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import event
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Jobs, Worker
@@ -92,7 +92,8 @@ def test_a_job_whose_time_comes_while_all_sleep(database: Database) -> None:
 
 
 def test_a_job_that_becomes_due_between_promoting_and_asking_for_the_next(database: Database) -> None:
-    """It is due, and was not promoted: as if somebody held its row."""
+    """It is due, and was not promoted: as if somebody held its row, as that of another job is held."""
+    database.execute("INSERT INTO sqla_jobs (task, run_at) VALUES ('held', statement_timestamp())")
     database.execute(
         "INSERT INTO sqla_jobs (task, run_at) VALUES ('t', statement_timestamp() + interval '1 hour')"
     )
@@ -100,19 +101,22 @@ def test_a_job_that_becomes_due_between_promoting_and_asking_for_the_next(databa
 
     @event.listens_for(database.engine, "before_cursor_execute")
     def make_due(_: Any, __: Any, sql: str, *___: Any) -> None:
-        if "EXTRACT(epoch" in sql and not asked:
+        if "EXTRACT(epoch" in sql:
             asked.append(sql)
-            database.execute("UPDATE sqla_jobs SET run_at = statement_timestamp()")
+            if len(asked) == 2:  # the first is the look of an idle worker
+                database.execute("UPDATE sqla_jobs SET run_at = statement_timestamp() WHERE task = 't'")
 
     # After the listener, so that the connection which is kept for such looks has it too.
     runner = Runner(Jobs(), database.sessionmaker, persist)
     upkeep = Upkeep(
         Crew(), None, runner, Jobs(), poll=86400.0, beat=86400.0, announce=print,  # type: ignore[arg-type]
     )  # fmt: skip
-    upkeep._look()
+    with database.engine.connect() as holder:
+        holder.execute(text("SELECT id FROM sqla_jobs WHERE task = 'held' FOR UPDATE"))
+        upkeep._look()
     runner.close()
-    assert asked
-    assert database.scalar("SELECT state FROM sqla_jobs") == "queued"
+    assert len(asked) == 3
+    assert database.scalar("SELECT state FROM sqla_jobs WHERE task = 't'") == "queued"
 
 
 @pytest.mark.parametrize("write", ["NOTIFY sqla_jobs, 'queued:mail'", "NOTIFY sqla_jobs, 'queued'"])

@@ -7,7 +7,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import psycopg
-from psycopg.pq import TransactionStatus
+from psycopg.pq import ExecStatus, TransactionStatus
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
@@ -82,12 +82,20 @@ class GroupScope(Containment):
             JobEscaped: the transaction is not ours any more, and with it all that the group has done.
         """
         self._used = False
+        untouched = False
+
+        def settle() -> None:
+            nonlocal untouched
+            untouched = self._is_untouched()
+            if not untouched:
+                self._settle()
+
         try:
             ran = Ran(returned=self._interrupter.call(body))
-            self._interrupter.settle(self._settle)
+            self._interrupter.settle(settle)
         except BaseException as error:
             ran = Ran(error=error)
-        if self._is_untouched():
+        if untouched or (ran.error is not None and self._is_untouched()):
             return ran
         if self._connections.are(TransactionStatus.ACTIVE):
             escape("the job left a query running on its connection", ran.error)
@@ -132,10 +140,11 @@ class GroupScope(Containment):
         """Let the next job find the Session as this one has found it."""
         session, nested = self._session, self._base.nested
         session._trans_context_manager = self._within
-        session.expunge_all()
-        if keeps:
-            # What this job has made is not the next one's to take back.
-            nested._take_snapshot()
+        if session.identity_map or _has_snapshot(nested):
+            session.expunge_all()
+            if keeps:
+                # What this job has made is not the next one's to take back.
+                nested._take_snapshot()
         own = vars(session)
         for name in own.keys() - self._found.keys():
             del own[name]
@@ -147,10 +156,6 @@ class GroupScope(Containment):
         # It shall be called at the commit, and by no other job.
         self.is_worn |= _listeners(session) != self._listeners
         self._found = dict(own)
-
-    def _settle(self) -> None:
-        if not self._is_untouched():
-            super()._settle()
 
     def _see_that_it_is_ours(self, ran: Ran) -> None:
         if (problem := self._problem()) is not None:
@@ -164,9 +169,11 @@ class GroupScope(Containment):
                 self._mark = self._base
             for connection, standing in self._base.on.items():
                 name = standing._savepoint
-                # As one simple query. Not prepared: that would be two statements.
+                # As one simple query, beneath the driver's own: that costs more than the server's part of it.
                 renewed = f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}".encode()
-                self._cursors[connection].execute(renewed, prepare=False)
+                answer = self._cursors[connection].connection.pgconn.exec_(renewed)
+                if answer.status != ExecStatus.COMMAND_OK:
+                    escape(f"the job's savepoint could not be released: {_message(answer)}", None)
         except psycopg.Error as error:
             escape(f"the job's savepoint could not be released: {line(error)}", error)
         except Exception as error:
@@ -198,6 +205,15 @@ class GroupScope(Containment):
         self._used = True
         self.is_worn |= lasts(sql)
         super()._guard_sql(connection, _, sql, *__)
+
+
+def _has_snapshot(nested: SessionTransaction) -> bool:
+    return bool(nested._new or nested._deleted or nested._dirty or nested._key_switches)
+
+
+def _message(answer: Any) -> str:
+    told: bytes = answer.error_message
+    return line(told.decode(errors="replace"))
 
 
 _OF_EACH_EVENT: Final = attrgetter(*Session.dispatch._event_names)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
+from functools import lru_cache, wraps
 from typing import Final
 
 _SUSPECT: Final = re.compile(r"\b(?:commit|end|rollback|abort|prepare)\b", re.IGNORECASE)
@@ -20,9 +22,22 @@ _ENDS: Final = re.compile(
     re.IGNORECASE,
 )
 _LASTS: Final = re.compile(r"(?:^|;)\s*set\s|\bset_config\b|\bon\s+commit\b", re.IGNORECASE)
+_LONG: Final = 2000
 _RELEASE: Final = re.compile(r'(?:^|;)\s*release\s+(?:savepoint\s+)?"?(\w+)', re.IGNORECASE)
 
 
+def _remembered(judge: Callable[[str], bool]) -> Callable[[str], bool]:
+    # SQLAlchemy sends the same texts again and again. One that is long is likely made with values in it.
+    known = lru_cache(maxsize=2048)(judge)
+
+    @wraps(judge)
+    def judged(sql: str) -> bool:
+        return known(sql) if len(sql) < _LONG else judge(sql)
+
+    return judged
+
+
+@_remembered
 def ends_transaction(sql: str) -> bool:
     """Whether a statement in ``sql`` would end the transaction (ROLLBACK TO does not).
 
@@ -36,6 +51,7 @@ def releases(sql: str, savepoint: str) -> bool:
     return savepoint in sql and savepoint in _RELEASE.findall(sql)
 
 
+@_remembered
 def lasts(sql: str) -> bool:
     """Whether a statement in ``sql`` may do something that lasts until the transaction ends, and no longer.
 

@@ -190,13 +190,18 @@ class Hands:
 
     def _tell_all(self, group: Sequence[Finished]) -> None:
         exits = False
+        try:
+            self._announcer.log_group(group)
+        except Exception as error:
+            report("telling what became of jobs", error, 1)
         for finished in group:
             try:
-                self._tell(finished)
+                self._announcer.announce(finished, logged=True)
             except SystemExit:  # of a hook: it ends this thread, and the others are told of all the same
                 exits = True
             except Exception as error:
                 report("telling what became of a job", error, 1)
+        self._weigh()
         self._count()
         if exits:
             raise SystemExit

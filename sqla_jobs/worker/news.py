@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 from sqla_jobs.errors import Cancel, GiveBack
@@ -32,13 +33,28 @@ class Announcer:
         self._crew = crew
         self._on_failure, self._on_finish = on_failure, on_finish
 
-    def announce(self, finished: Finished, *, hooks_may_exit: bool = True) -> None:
+    def log_group(self, group: Sequence[Finished]) -> None:
+        """One line for the successes of a group, for each other job its own."""
+        succeeded = [each.job.task for each in group if each.error is None]
+        if len(succeeded) > 1 and log.isEnabledFor(logging.INFO):
+            tasks = ", ".join(f"{task} \u00d7 {number}" for task, number in Counter(succeeded).items())
+            extra = {"jobs": len(succeeded)}
+            log.info("%s jobs succeeded in one transaction: %s", len(succeeded), tasks, extra=extra)
+        for each in group:
+            if each.error is not None or len(succeeded) == 1:
+                _log_outcome(each)
+
+    def announce(self, finished: Finished, *, hooks_may_exit: bool = True, logged: bool = False) -> None:
         """Call the hooks.
+
+        Parameters:
+            logged: the log has it already.
 
         Raises:
             SystemExit: a hook raised it, and may.
         """
-        _log_outcome(finished)
+        if not logged:
+            _log_outcome(finished)
         if isinstance(finished.error, GiveBack):
             return  # as if it had not run
         if finished.state is JobState.SCHEDULED:
