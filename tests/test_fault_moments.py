@@ -62,8 +62,11 @@ class Killer:
         self._moment = moment
 
     def _on_statement(self, connection: Connection, _: Any, sql: str, *__: Any) -> None:
-        kind = "claim" if sql.startswith(CLAIM) else "finish" if sql.startswith(FINISH) else ""
-        # With the outcome of one job the next is claimed.
+        # With the outcome of one job the next is claimed, mostly by the same statement.
+        kind = (
+            "finish" if sql.startswith(FINISH) or "finished AS" in sql
+            else "claim" if sql.startswith(CLAIM) else ""
+        )  # fmt: skip
         if not (kind == "claim" and self._last.get(connection) == "finish"):
             self._last[connection] = kind
         self._strike(connection, kind)

@@ -307,27 +307,44 @@ class Runner:
         if outcome.state is not JobState.SUCCEEDED:
             return lifecycle.finish(session, self.model, job, outcome)
         connection = session.connection(bind_arguments=lifecycle.target(self.model))
+        worker_id = follow.worker_id() if _is_read_committed(connection) else None
+        success = Written(JobState.SUCCEEDED, job.run_at)
         if job.task in self.registry.passing and lifecycle.remove(session, self.model, [job]):
-            written: Written | None = Written(JobState.SUCCEEDED, job.run_at)
+            written: Written | None = success
+        elif worker_id is not None and worker_id == job.worker_id:
+            return success if self._claim_along(connection, follow, worker_id, [job]) else None
         else:
             written = lifecycle.finish(connection, self.model, job, outcome)
-        if written is not None and _is_read_committed(connection):
-            worker_id = follow.worker_id()
-            if worker_id is not None:
-                follow.job = self._claim_along(connection, worker_id, follow.queues)
+        if written is not None and worker_id is not None:
+            self._claim_along(connection, follow, worker_id, [])
         return written
 
     def _claim_along(
-        self, connection: Connection, worker_id: int, queues: Sequence[str] | None
-    ) -> Claimed | None:
-        """Claim one more job, no suspect, in a transaction that is about to be committed."""
+        self, connection: Connection, follow: Follow, worker_id: int, done: Sequence[Claimed]
+    ) -> set[int]:
+        """Claim one more job, no suspect, in a transaction that is about to be committed.
+
+        Parameters:
+            done: what it has finished, which the same statement records.
+
+        Returns:
+            The ids of those whose claim held.
+        """
+        held: set[int] = set()
 
         def look(where: Sequence[str] | None, mark: Mark | None) -> list[Claimed]:
-            return lifecycle.claim(connection, self.model, worker_id, where, innocent=True, mark=mark)
+            nonlocal done
+            finished, jobs = lifecycle.exchange(
+                connection, self.model, worker_id, done, where, 1, innocent=True, mark=mark
+            )
+            held.update(finished)
+            done = []
+            return jobs
 
-        claimed = self._trail.claim(queues, look) or []
+        claimed = self._trail.claim(follow.queues, look) or []
         self._trail.left(claimed)
-        return claimed[0] if claimed else None
+        follow.job = claimed[0] if claimed else None
+        return held
 
     def _after_refusal(
         self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: _Refused, *, may_rerun: bool
