@@ -6,13 +6,15 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from sqlalchemy import Engine, create_engine, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.orm import Session
 
-from sqla_jobs import Cancel, JobState, current_job
+from sqla_jobs import Cancel, JobState, Snooze, current_job
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.runner import RERUNS, Runner, work_once
 from sqla_jobs.scope import Interrupter
@@ -152,35 +154,52 @@ def test_two_jobs_in_a_deadlock_both_succeed_at_their_first_attempt(make_lane: C
 # -- the finish meets a conflict -------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("ending", [None, ValueError("its own")], ids=["untouched", "failed"])
+def fails(session: Session) -> None:
+    leave_effect(session)
+    session.flush()
+    raise ValueError("its own")
+
+
+def snoozes(_: Session) -> Snooze:
+    return Snooze(timedelta(hours=1))
+
+
+def succeeds(_: Session) -> None:
+    """Without a statement."""
+
+
+ENDINGS: dict[str, tuple[Callable[[Session], Any], dict[str, Any], str]] = {
+    "fails": (fails, {}, "scheduled"),
+    "snoozes": (snoozes, {}, "scheduled"),
+    "succeeds": (succeeds, {}, "succeeded"),
+    "is to be deleted": (succeeds, {"retention": timedelta(0)}, "succeeded"),
+}
+
+
+@pytest.mark.parametrize(("ending", "options", "state"), ENDINGS.values(), ids=ENDINGS)
 def test_a_transaction_that_holds_only_the_finish_sends_only_that_again(
-    make_lane: Callable[[str], Lane], ending: Exception | None
+    make_lane: Callable[[str], Lane], ending: Callable[[Session], Any], options: dict[str, Any], state: str
 ) -> None:
     lane = make_lane("REPEATABLE READ")
     calls = []
 
-    def quick(session: Session) -> None:
+    def quick(session: Session) -> Any:
         calls.append(current_job().id)
-        if ending is not None:
-            leave_effect(session)
-            session.flush()
-            lane.database.execute("UPDATE sqla_jobs SET priority = 1")
-            raise ending
+        return ending(session)
 
-    job = lane.enqueue(lane.task(quick))
+    job = lane.enqueue(lane.task(quick, **options))
     claimed = lane.claim()
     with lane.database.engine.connect() as other, ThreadPoolExecutor() as pool:
-        if ending is None:  # its snapshot is taken by the finish, which must be caught in the act
-            other.execute(text("UPDATE sqla_jobs SET priority = 1"))
+        # The snapshot is taken by the finish, which must be caught in the act.
+        other.execute(text("UPDATE sqla_jobs SET priority = 1"))
         finished = pool.submit(lane.runner.perform, claimed)
-        if ending is None:
-            until(lane.database, BLOCKED)
+        until(lane.database, BLOCKED)
         other.commit()
         result = finished.result(30)
     assert result is not None
-    assert (result.state, result.error) == ("scheduled" if ending else "succeeded", ending)
-    assert calls == [job]
-    assert lane.errors(job) == ([("ValueError", "its own")] if ending else [])
+    assert (result.state, lane.row(job).state, calls) == (state, state, [job])
+    assert lane.errors(job) == ([("ValueError", "its own")] if ending is fails else [])
+    assert lane.effects(job) == 0
 
 
 def changed_meanwhile(lane: Lane, change: str, calls: list[int]) -> Claimed:
