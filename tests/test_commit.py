@@ -19,7 +19,7 @@ from tests.support.lane import NEVER, Lane, leave_effect, logged
 from tests.support.models import Effect
 from tests.support.proxy import Proxy, proxy
 from tests.support.server import Database
-from tests.support.waiting import until
+from tests.support.waiting import blocked, until
 
 FINISH = "finished_at=CASE"
 FINISH_OF_MANY = "SET state='succeeded'"
@@ -321,7 +321,7 @@ def test_a_commit_that_the_server_is_still_at_is_waited_for(lane: Lane, between:
         holder.execute(text("SELECT pg_advisory_lock(1)"))
         finished = pool.submit(lane.run)
         # The COMMIT waits for the lock; whoever looks at the row, or writes it, waits for the COMMIT.
-        until(database, "SELECT count(*) = 2 FROM pg_locks WHERE NOT granted")
+        until(database, blocked("= 2"))
         holder.execute(text("SELECT pg_advisory_unlock(1)"))
         result = finished.result(30)
     assert loss.happened.wait(30)

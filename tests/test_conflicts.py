@@ -20,9 +20,9 @@ from sqla_jobs.runner import RERUNS, Runner, work_once
 from sqla_jobs.scope import Interrupter
 from tests.support.lane import AT_ONCE, NEVER, Lane, leave_effect, logged, persist
 from tests.support.server import Database
-from tests.support.waiting import until
+from tests.support.waiting import blocked, until
 
-BLOCKED = "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted"
+BLOCKED = blocked("= 1")
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ from tests.support.lane import logged, register
 from tests.support.pgbouncer import installed, running_pgbouncer
 from tests.support.proxy import proxy
 from tests.support.server import Database, Server
-from tests.support.waiting import until
+from tests.support.waiting import blocked, until
 from tests.support.work import PATIENCE
 
 LOCKED = "SELECT locked FROM sqla_jobs_workers WHERE id = {}"
@@ -122,7 +122,7 @@ def test_what_is_told_while_it_is_at_a_statement(database: Database, number: int
         other.execute(text("SELECT 1 FROM sqla_jobs_workers FOR UPDATE"))
         with hearing(database, number) as heard:
             heard.begun()
-            until(database, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted")
+            until(database, blocked("= 1"))
             heard.tell("queued:mail")
             other.rollback()
             assert heard.next() == "work"

@@ -16,11 +16,11 @@ from sqla_jobs.lifecycle import Rescued
 from sqla_jobs.outcome import decide
 from tests.support.lane import AT_ONCE, register
 from tests.support.server import Database
-from tests.support.waiting import until
+from tests.support.waiting import blocked, until
 
 T = TypeVar("T")
 SUCCESS = decide(None, None, lambda _: None)
-BLOCKED = "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted"
+BLOCKED = blocked("= 1")
 
 
 def rescue(session: Session) -> list[Rescued]:

@@ -17,7 +17,7 @@ from sqla_jobs import Job, Jobs, Worker
 from sqla_jobs.worker.signals import on_signals
 from tests.support.program import Program
 from tests.support.server import Database
-from tests.support.waiting import until
+from tests.support.waiting import blocked, until
 from tests.support.work import PATIENCE, SOON
 
 GATE = 4711
@@ -172,7 +172,7 @@ def test_a_signal_during_the_start_is_a_stop_too(
     with database.engine.connect() as locker:
         locker.execute(text("LOCK TABLE sqla_jobs_workers"))
         with program(database, tmp_path) as running:
-            until(database, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted")
+            until(database, blocked("= 1"))
             running.send(signal.SIGTERM)
             running.wait_for("SIGTERM: letting the running jobs finish")
             locker.rollback()

@@ -26,7 +26,7 @@ from tests.support.models import Base
 from tests.support.proxy import Proxy, proxy
 from tests.support.server import Database, Server, embedded_package, embedded_server, fresh_database
 from tests.support.told import Told
-from tests.support.waiting import until
+from tests.support.waiting import blocked, until
 from tests.support.work import PATIENCE, SOON
 
 OFTEN = timedelta(milliseconds=50)
@@ -237,7 +237,7 @@ def test_heartbeats_go_on_while_the_jobs_are_locked_away(
     """A migration locks the job table: promotion and rescue wait, but nobody is to be taken for dead."""
     with worker(jobs, database.engine, told), database.engine.connect() as migration:
         migration.execute(text("LOCK TABLE sqla_jobs"))
-        until(database, "SELECT count(*) >= 2 FROM pg_locks WHERE NOT granted")
+        until(database, blocked(">= 2"))
         beats_on(database)
         migration.rollback()
 

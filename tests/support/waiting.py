@@ -28,6 +28,15 @@ def until_lock_waiters(
             raise AssertionError(f"a process did not wait for the lock:\n{output}{errors}")
 
 
+def blocked(number: str) -> str:
+    """A condition for `until`: so many connections to this database, e.g. ``= 1``, wait for a lock.
+
+    Of this one only: other tests have theirs on the same server, and what waits there for a lock counts not.
+    """
+    here = "datname = current_database() AND wait_event_type = 'Lock'"
+    return f"SELECT count(*) {number} FROM pg_stat_activity WHERE {here}"
+
+
 def until(database: Database, condition: str, seconds: float = 30) -> None:
     """Return when a query says true; for what only the server knows, such as who waits for a lock."""
     deadline = time.monotonic() + seconds
