@@ -57,6 +57,9 @@ class Outcome:
     """What the row's ``attempts`` gain; None: nothing."""
 
 
+_SUCCESS: Final = Outcome(JobState.SUCCEEDED)
+
+
 def decide(
     returned: object,
     error: BaseException | None,
@@ -77,7 +80,7 @@ def decide(
     if isinstance(signal, Cancel):
         return Outcome(JobState.CANCELLED, error=signal, record=describe(signal))
     if error is None:
-        return Outcome(JobState.SUCCEEDED)
+        return _SUCCESS
     delay = delay_for(error)
     state = JobState.FAILED if delay is None else JobState.SCHEDULED
     return Outcome(state, error=error, delay=delay, record=describe(error))

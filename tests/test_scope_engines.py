@@ -340,9 +340,15 @@ def statements(engine: Engine) -> list[str]:
     event.listen(engine, "begin", lambda _: sent.append("BEGIN"))
     event.listen(engine, "commit", lambda _: sent.append("COMMIT"))
     event.listen(engine, "rollback", lambda _: sent.append("ROLLBACK"))
-    event.listen(
-        engine, "before_cursor_execute", lambda _, __, sql, *___: sent.append(sql.partition(" SAVEPOINT")[0])
-    )
+    # A worker sends these beneath the driver.
+    event.listen(engine, "savepoint", lambda *_: sent.append("SAVEPOINT"))
+    event.listen(engine, "release_savepoint", lambda *_: sent.append("RELEASE"))
+
+    def see(_: object, __: object, sql: str, *___: object) -> None:
+        if not sql.startswith(("SAVEPOINT", "RELEASE")):
+            sent.append(sql.partition(" SAVEPOINT")[0])
+
+    event.listen(engine, "before_cursor_execute", see)
     return sent
 
 

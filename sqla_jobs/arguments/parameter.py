@@ -180,6 +180,8 @@ class _Typed:
         return stored
 
     def load(self, stored: Any) -> Any:
+        if type(stored) in self._same and _surely_kept(stored):
+            return stored
         return self._read(plain(stored, whole_floats=True))
 
     def _read(self, stored: JSON) -> Any:

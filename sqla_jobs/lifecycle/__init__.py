@@ -3,6 +3,7 @@
 None of them begins, commits or rolls back: the transaction is the caller's. An async caller runs
 them with ``AsyncSession.run_sync``.
 
+    sent       how a statement is sent
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
     groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
     enqueued   insert, enqueue_many: without a flush
@@ -29,8 +30,8 @@ from sqla_jobs.lifecycle.jobs import (
     remaining,
     standing,
     take,
-    target,
 )
+from sqla_jobs.lifecycle.sent import overhear, target
 from sqla_jobs.lifecycle.workers import (
     Health,
     Rescued,
@@ -73,6 +74,7 @@ __all__ = [
     "insert",
     "join",
     "next_due",
+    "overhear",
     "promote",
     "register",
     "remaining",

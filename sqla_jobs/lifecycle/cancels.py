@@ -11,7 +11,7 @@ from sqlalchemy.orm.util import identity_key
 
 from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import JobNotFound
-from sqla_jobs.lifecycle.jobs import Model, execute
+from sqla_jobs.lifecycle.sent import Model, execute
 from sqla_jobs.outcome import JobState
 
 

@@ -21,7 +21,7 @@ from sqlalchemy.orm.attributes import instance_dict
 
 from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import EnqueueError
-from sqla_jobs.lifecycle.jobs import Model, execute, target
+from sqla_jobs.lifecycle.sent import Model, execute, target
 from sqla_jobs.models import Job, JobMixin
 from sqla_jobs.statements import Source
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 from sqlalchemy import Connection
@@ -12,7 +11,9 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import statements
-from sqla_jobs.lifecycle.jobs import Claimed, Mark, Model, behind, claim, claimed, execute, selection, target
+from sqla_jobs.lifecycle.jobs import Claimed, Mark, behind, claim, claimed
+from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection, target
+from sqla_jobs.statements import IS_NEW, IS_ORDINARY
 
 
 def claim_either(
@@ -36,7 +37,7 @@ def claim_either(
         The job, and whether it is ``running`` and for the caller to commit at once; else it is locked.
     """
     chosen = selection(queues)
-    row = execute(
+    rows = fetch(
         connection,
         model,
         statements.claim_either(model, not chosen, innocent, mark is not None),
@@ -45,11 +46,8 @@ def claim_either(
         now=now,
         **chosen,
         **behind(mark),
-    ).first()
-    if row is None:
-        return None
-    job = claimed(row)
-    return (job, True) if row.is_ordinary else (replace(job, worker_id=worker_id), False)
+    )
+    return (claimed(rows[0]), rows[0][IS_ORDINARY]) if rows else None
 
 
 def join(
@@ -67,7 +65,7 @@ def join(
     Only such as come behind it, of its priority, and with a list of queues of its queue.
     """
     chosen = selection(queues and [first.queue])
-    rows = execute(
+    rows = fetch(
         connection,
         model,
         statements.join(model, not chosen, limit),
@@ -77,7 +75,7 @@ def join(
         **chosen,
         **behind(Mark.at(first)),
     )
-    return [replace(claimed(row), worker_id=first.worker_id) for row in rows]
+    return [claimed(row) for row in rows]
 
 
 def finish_group(
@@ -89,7 +87,7 @@ def finish_group(
     """
     if not jobs:
         return True
-    done = execute(
+    done = fetch(
         session,
         model,
         statements.finish_group(model),
@@ -99,7 +97,7 @@ def finish_group(
         p_worker_id=jobs[0].worker_id,
         now=now,
     )
-    return len(done.all()) == len(jobs)
+    return len(done) == len(jobs)
 
 
 def remove(session: Session, model: Model, jobs: Sequence[Claimed], *, taken: bool = False) -> set[int]:
@@ -158,9 +156,8 @@ def exchange(
         "now": now,
     }
     if not limit:
-        rows = execute(session, model, statements.finish_running(model), **given).all()
-        return {row.id for row in rows}, []
+        return {row[0] for row in fetch(session, model, statements.finish_running(model), **given)}, []
     chosen = selection(queues)
     statement = statements.exchange(model, not chosen, innocent, limit, mark is not None)
-    rows = execute(session, model, statement, **given, **chosen, **behind(mark)).all()
-    return {row.id for row in rows if not row.is_new}, [claimed(row) for row in rows if row.is_new]
+    rows = fetch(session, model, statement, **given, **chosen, **behind(mark))
+    return {row[0] for row in rows if not row[IS_NEW]}, [claimed(row) for row in rows if row[IS_NEW]]

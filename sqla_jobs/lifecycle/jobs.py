@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
-from weakref import WeakKeyDictionary
+from typing import Any, NamedTuple, TypeVar
 
-from sqlalchemy import Connection, Dialect
+from sqlalchemy import Connection
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import ArgumentsNotLoadable
+from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome
 
 JobT = TypeVar("JobT", bound=JobMixin)
-Model = type[JobMixin]
 
 
-@dataclass(frozen=True)
-class Claimed:
-    """A job's row as it was when it was claimed, with the claim's fencing number."""
+class Claimed(NamedTuple):
+    """A job's row as it was when it was claimed, with the claim's fencing number.
+
+    A tuple, since there is one for each job: a frozen dataclass of so many fields takes ten times as long.
+    """
 
     id: int
     task: str
@@ -52,7 +53,7 @@ def claimed(row: Any) -> Claimed:
     except (ValueError, RecursionError) as error:
         reason = f"{type(error).__name__}: {error}"
         why = ArgumentsNotLoadable(task, None, text, reason)
-        return Claimed(job_id, task, {}, *rest, why)  # type: ignore[call-arg]
+        return Claimed(job_id, task, {}, *rest)._replace(unreadable=why)
 
 
 @dataclass(frozen=True)
@@ -108,46 +109,6 @@ class Standing:
         return self.state in (outcome.state, *follows)
 
 
-def target(model: Model) -> dict[str, Any]:
-    """Bind arguments that lead to the job table, for a Session of several engines (binds, get_bind).
-
-    As for an UPDATE, also where the queue only reads: a Session that sends reads to a replica must send
-    the claim's SELECT … FOR UPDATE where it sends its writes.
-    """
-    return {"mapper": model, "clause": statements.finish(model, "running")}
-
-
-def execute(session: Session | Connection, model: Model, statement: Any, /, **parameters: Any) -> Any:
-    """Execute a statement where the job table is.
-
-    Parameters:
-        session: or a Connection to where it is, which does it in half the time.
-    """
-    if isinstance(session, Connection):
-        if session.get_execution_options().get("schema_translate_map"):
-            return session.execute(statement, parameters)
-        sql, given = _rendered(statement, session.dialect)
-        return session.exec_driver_sql(sql, {**given, **parameters})
-    return session.execute(statement, parameters, bind_arguments=target(model))
-
-
-_rendered_for: WeakKeyDictionary[Dialect, dict[Any, tuple[str, Mapping[str, Any]]]] = WeakKeyDictionary()
-
-
-def _rendered(statement: Any, dialect: Dialect) -> tuple[str, Mapping[str, Any]]:
-    """A statement as the driver takes it: to find it in SQLAlchemy's cache costs as much as to send it."""
-    known = _rendered_for.setdefault(dialect, {})
-    if statement not in known:
-        compiled = statement.compile(dialect=dialect)
-        known[statement] = str(compiled), compiled.params
-    return known[statement]
-
-
-def selection(queues: Sequence[str] | None) -> dict[str, Any]:
-    """A list of queues as the parameter of a statement; none for any queue."""
-    return {"queues": list(queues)} if queues else {}
-
-
 def enqueue(session: Session | scoped_session[Any], job: JobT) -> JobT:
     """Add a job to the caller's transaction and flush, so that it has its id.
 
@@ -181,7 +142,7 @@ def claim(
         mark: only jobs behind it, of its priority; what has come before it since is not seen.
     """
     chosen = selection(queues)
-    rows = execute(
+    rows = fetch(
         session,
         model,
         statements.claim(model, not chosen, innocent, limit, mark is not None),

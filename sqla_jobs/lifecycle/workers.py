@@ -14,7 +14,8 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import WorkerDied
-from sqla_jobs.lifecycle.jobs import Claimed, Model, Written, claimed, execute, finish
+from sqla_jobs.lifecycle.jobs import Claimed, Written, claimed, finish
+from sqla_jobs.lifecycle.sent import Model, execute
 from sqla_jobs.outcome import JobState, Outcome, died, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
 

@@ -6,7 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy import Connection
@@ -251,4 +251,4 @@ class Groups:
         row = self._runner.persist(lambda: self._runner.standing(one.job))
         if row is None:
             return one.has_succeeded and one.job.task in self._registry.passing
-        return row is not None and row.shows(replace(one.job, claim=one.job.claim + 1), one.outcome)
+        return row is not None and row.shows(one.job._replace(claim=one.job.claim + 1), one.outcome)

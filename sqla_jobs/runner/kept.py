@@ -10,7 +10,7 @@ from typing import Final
 from sqlalchemy import Connection, Engine
 from sqlalchemy.pool import QueuePool
 
-from sqla_jobs import wakeup
+from sqla_jobs import lifecycle, wakeup
 
 _PATIENCE: Final = 1.0
 
@@ -26,6 +26,7 @@ class Kept:
     def __init__(self, engine: Engine) -> None:
         self._application = engine
         self._engine = wakeup.apart(engine)
+        lifecycle.overhear(self._engine)  # through the application's, on which `stand_guard` was called
         self._free = threading.Lock()
         self._open: list[Connection] = []
 

@@ -12,7 +12,9 @@ from sqlalchemy import Connection, Dialect, Engine, Transaction, event
 from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
+from sqla_jobs import lifecycle
 from sqla_jobs.errors import ConfigurationError, JobEscaped
+from sqla_jobs.scope.beneath import dive
 
 GUARDED: Final = (
     "before_cursor_execute", "commit", "rollback", "commit_twophase", "rollback_twophase",
@@ -40,9 +42,11 @@ _guarded: WeakSet[Engine] = WeakSet()
 
 def stand_guard(engine: Engine) -> None:
     """Listen on an engine once, for all jobs: on a connection, for one, it costs as much as a statement."""
+    dive(engine.dialect)
     for name, sentry in SENTRIES.items():
         if engine not in _guarded:
             event.listen(engine, name, sentry)
+    lifecycle.overhear(engine)
     _guarded.add(engine)
 
 

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import JobMixin
+from sqla_jobs.scope.beneath import opens
 from sqla_jobs.scope.connections import Connections, refuse_autocommit, refuse_level
 from sqla_jobs.scope.interrupts import Interrupter
 from sqla_jobs.scope.savepoint import Savepoint
@@ -145,6 +146,8 @@ class Containment:
                 refuse_autocommit(connection)
             except Exception as error:
                 self._connections.refused[connection] = error
+            if begun is self._root and self._owned:
+                opens(connection)
         if connection in self._connections.refused:
             raise self._connections.refused[connection]
         for savepoint in (self._base, self._mark):

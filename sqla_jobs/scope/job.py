@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import ClaimLost, JobsError
 from sqla_jobs.models import JobMixin
+from sqla_jobs.scope.beneath import releasing
 from sqla_jobs.scope.contained import Containment, escape, line
 from sqla_jobs.scope.interrupts import Interrupter
 from sqla_jobs.scope.savepoint import Savepoint
@@ -76,7 +77,8 @@ class JobScope(Containment):
             try:
                 if self._mark is not self._base:
                     self._mark.nested.commit()
-                self._base.nested.commit()
+                with releasing(self._base.on if self._owned else ()):
+                    self._base.nested.commit()
             except Exception as error:
                 ran = Ran(error=error)
         if ran.error is not None:

@@ -51,6 +51,8 @@ from sqla_jobs.statements.running import (
 from sqla_jobs.statements.scheduled import next_due, promote
 from sqla_jobs.statements.terms import (
     CLAIMED,
+    IS_NEW,
+    IS_ORDINARY,
     PROMOTE_BATCH,
     RESCUE_BATCH,
     Model,
@@ -65,6 +67,8 @@ from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbea
 __all__ = [
     "CLAIMED",
     "ENQUEUED",
+    "IS_NEW",
+    "IS_ORDINARY",
     "PROMOTE_BATCH",
     "RESCUE_BATCH",
     "Model",

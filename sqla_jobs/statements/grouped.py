@@ -54,8 +54,13 @@ def _is_fast(task: ColumnElement[str]) -> ColumnElement[bool]:
 
 
 def _waiting(job: Table) -> list[ColumnElement[Any]]:
-    """The columns of a claim, of a row that stays ``queued``: it is started now."""
-    return [now().label("started_at") if each.key == "started_at" else each for each in claimed(job)]
+    """The columns of a claim, of a row that stays ``queued``: this worker starts it now."""
+    worker = bindparam("p_worker_id", type_=BigInteger).label("worker_id")
+    now_known: dict[str | None, ColumnElement[Any]] = {
+        "started_at": now().label("started_at"),
+        "worker_id": worker,
+    }
+    return [now_known.get(each.key, each) for each in claimed(job)]
 
 
 @once

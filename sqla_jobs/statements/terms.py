@@ -43,6 +43,9 @@ CLAIMED: Final = (
     "crashes", "run_at", "created_at", "started_at", "timeout",
 )  # fmt: skip
 """The columns of a job that whoever runs it needs, in the order of ``lifecycle.Claimed``."""
+IS_ORDINARY: Final = len(CLAIMED)
+IS_NEW: Final = len(CLAIMED)
+"""Where in a row of `claim_either`, and of `exchange`, that is said of the job before it."""
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])
 

@@ -72,8 +72,9 @@ def running(
 
 def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
     # deepcopy() costs more than all else that is done for a job which writes nothing.
-    if any(isinstance(value, (dict, list)) for value in arguments.values()):
-        return deepcopy(arguments)
+    for value in arguments.values():
+        if isinstance(value, (dict, list)):
+            return deepcopy(arguments)
     return arguments.copy()
 
 
