@@ -77,8 +77,7 @@ def behind(mark: Mark | None) -> dict[str, Any]:
     return {"mark_priority": mark.priority, "mark_run_at": mark.run_at, "mark_id": mark.id}
 
 
-@dataclass(frozen=True)
-class Written:
+class Written(NamedTuple):
     """What a finish wrote: the state, which a requested cancel may have changed, and ``run_at``."""
 
     state: JobState

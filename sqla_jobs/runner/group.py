@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 from sqlalchemy import Connection
 from sqlalchemy.exc import DBAPIError
@@ -48,8 +48,7 @@ class Pace:
         self.size = max(1, min(fits, self.size * 2, 50))
 
 
-@dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """What became of one job of a group that is not committed yet."""
 
     job: Claimed

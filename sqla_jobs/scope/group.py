@@ -7,13 +7,14 @@ from operator import attrgetter
 from typing import Any, Final
 
 import psycopg
-from psycopg.pq import ExecStatus, TransactionStatus
+from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import JobMixin
+from sqla_jobs.scope.beneath import opens, releasing, send
 from sqla_jobs.scope.connections import refuse_level
 from sqla_jobs.scope.contained import GONE, Containment, escape, line
 from sqla_jobs.scope.interrupts import Interrupter
@@ -42,12 +43,13 @@ class GroupScope(Containment):
 
     def __init__(self, session: Session, model: type[JobMixin]) -> None:
         super().__init__(session, model, owned=True)
-        self._cursors: dict[Connection, psycopg.Cursor[Any]] = {}
+        self._drivers: dict[Connection, psycopg.Connection[Any]] = {}
         self._used = False
         self.is_worn = False
         """Whether a job has left something in Session or transaction that the next one must not meet."""
         home = session.connection(bind_arguments=lifecycle.target(model))
         self._enter()
+        opens(home)
         # The root transaction has it already: a job could come to it there, beside the savepoint.
         self._connections.watch(home)
         # Whoever asks for it may go on with the driver's own connection, where nobody sees what is sent.
@@ -66,14 +68,15 @@ class GroupScope(Containment):
 
         vars(session)["connection"] = connection
         self._found = dict(vars(session))
+        self._attributes = [each for each in self._found.items() if each[0] not in _OF_ITS_STATE]
         self._info = dict(session.info) if "info" in self._found else None
         self._listeners = _listeners(session)
 
     def expect(self, interrupter: Interrupter) -> None:
         """The next job comes, and may be ended by this."""
         self._interrupter = interrupter
-        for cursor in self._cursors.values():
-            interrupter.uses(cursor.connection)
+        for driver in self._drivers.values():
+            interrupter.uses(driver)
 
     def run(self, body: Callable[[], Any]) -> Ran:
         """Run one job; if it fails, nothing is left of it.
@@ -116,7 +119,8 @@ class GroupScope(Containment):
     def close(self) -> None:
         """The Session's own methods again; what the jobs have done is part of its transaction."""
         self.release()  # first: what ends the savepoint now is not a job
-        self._base.nested.commit()
+        with releasing(self._base.on):
+            self._base.nested.commit()
 
     def release(self) -> None:
         """The Session's own methods again, whatever state it is in."""
@@ -148,8 +152,9 @@ class GroupScope(Containment):
         own = vars(session)
         for name in own.keys() - self._found.keys():
             del own[name]
-        for name in self._found.keys() - _OF_ITS_STATE:
-            own[name] = self._found[name]
+        for name, value in self._attributes:
+            if own.get(name, own) is not value:
+                own[name] = value
         if self._info is not None:
             session.info.clear()
             session.info.update(self._info)
@@ -169,11 +174,9 @@ class GroupScope(Containment):
                 self._mark = self._base
             for connection, standing in self._base.on.items():
                 name = standing._savepoint
-                # As one simple query, beneath the driver's own: that costs more than the server's part of it.
-                renewed = f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}".encode()
-                answer = self._cursors[connection].connection.pgconn.exec_(renewed)
-                if answer.status != ExecStatus.COMMAND_OK:
-                    escape(f"the job's savepoint could not be released: {_message(answer)}", None)
+                refusal = send(self._drivers[connection], f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}")
+                if refusal is not None:
+                    escape(f"the job's savepoint could not be released: {line(refusal)}", None)
         except psycopg.Error as error:
             escape(f"the job's savepoint could not be released: {line(error)}", error)
         except Exception as error:
@@ -196,10 +199,10 @@ class GroupScope(Containment):
         super()._arm(_, begun, connection)
         if connection.engine is not self._home:
             raise self._connections.refused.setdefault(connection, JobEscaped(_ELSEWHERE))
-        if connection not in self._cursors:
+        if connection not in self._drivers:
             driver: Any = connection.connection.driver_connection
             self._interrupter.uses(driver)
-            self._cursors[connection] = driver.cursor()
+            self._drivers[connection] = driver
 
     def _guard_sql(self, connection: Connection, _: Any, sql: str, *__: Any) -> None:
         self._used = True
@@ -209,11 +212,6 @@ class GroupScope(Containment):
 
 def _has_snapshot(nested: SessionTransaction) -> bool:
     return bool(nested._new or nested._deleted or nested._dirty or nested._key_switches)
-
-
-def _message(answer: Any) -> str:
-    told: bytes = answer.error_message
-    return line(told.decode(errors="replace"))
 
 
 _OF_EACH_EVENT: Final = attrgetter(*Session.dispatch._event_names)

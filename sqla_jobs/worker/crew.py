@@ -16,7 +16,7 @@ from sqla_jobs.scope import Interrupter
 WorkerState = Literal["new", "running", "stopping", "stopped"]
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Running:
     """A job that one of the threads runs."""
 
