@@ -12,6 +12,7 @@ from sqlalchemy import URL, Connection, Engine, create_engine, make_url
 from sqlalchemy.exc import ArgumentError, UnboundExecutionError
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
+from sqla_jobs.cli.pool import ping_after_a_pause
 from sqla_jobs.errors import ConfigurationError
 from sqla_jobs.models import JobMixin
 from sqla_jobs.tasks import Registry, Sessions
@@ -85,10 +86,9 @@ def engine(chosen: Chosen, **options: Any) -> Engine:
             f"{chosen.source} asks for the driver {driver}, and sqla_jobs works with psycopg: "
             f"{_EXPECTED}{hint}"
         )
-    # pool_pre_ping: a job that is handed a dead connection fails its attempt.
-    return create_engine(
-        chosen.url, connect_args={"fallback_application_name": "sqla-jobs"}, pool_pre_ping=True, **options
-    )
+    made = create_engine(chosen.url, connect_args={"fallback_application_name": "sqla-jobs"}, **options)
+    ping_after_a_pause(made)  # a job that is handed a dead connection fails its attempt
+    return made
 
 
 def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Sessions:

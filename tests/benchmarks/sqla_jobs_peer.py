@@ -14,6 +14,7 @@ from sqlalchemy import BigInteger, Engine, create_engine, insert, make_url
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sessionmaker
 
 from sqla_jobs import Finished, Job, Jobs, Worker
+from sqla_jobs.cli.pool import ping_after_a_pause
 
 from .base import Peer, hooks, pace, ready, timed
 
@@ -97,12 +98,12 @@ class SqlaJobs(Peer):
         return timed(go)
 
     def work(self, dsn: str) -> None:
-        # As `sqla-jobs worker` does: a line for each job, and a connection that is asked before it is used.
+        # As `sqla-jobs worker` does: a line for each job, and a connection that is asked after a pause.
         shape = "%(asctime)s %(levelname)s %(name)s: %(message)s"
         logging.basicConfig(level=logging.INFO, format=shape, force=True)
-        worker = Worker(
-            self.jobs, _engine(dsn, pool_pre_ping=True), threads=self.threads, on_finish=_on_finish
-        )
+        engine = _engine(dsn)
+        ping_after_a_pause(engine)
+        worker = Worker(self.jobs, engine, threads=self.threads, on_finish=_on_finish)
         ready()
         worker.run()
 
