@@ -19,8 +19,9 @@ from sqla_jobs.lifecycle import Claimed, Mark, Written
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
 from sqla_jobs.runner.failures import is_conflict, is_lost
-from sqla_jobs.runner.lane import Runner, apart, delay_for, discard
+from sqla_jobs.runner.lane import Runner, delay_for
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
+from sqla_jobs.runner.sessions import apart, discard
 from sqla_jobs.runner.trail import Trail
 from sqla_jobs.scope import GroupScope, Interrupter
 from sqla_jobs.tasks import RunningJob, running

@@ -5,10 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from contextvars import copy_context
 from dataclasses import dataclass
-from enum import Enum
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, Engine
@@ -16,23 +14,23 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import Cancel, ClaimLost, ConfigurationError, JobEscaped
+from sqla_jobs.errors import Cancel, ClaimLost, JobEscaped
 from sqla_jobs.lifecycle import Claimed, Mark, Standing, Written
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
+from sqla_jobs.runner.ends import Refused, Rerun, Untouched
 from sqla_jobs.runner.exchange import Exchange, Peers
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.kept import Kept
 from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run
+from sqla_jobs.runner.sessions import discard, engine_of, is_read_committed
 from sqla_jobs.runner.trail import Trail
 from sqla_jobs.scope import (
     Interrupter,
     JobScope,
     Ran,
     keep_in_registry,
-    refuse_autocommit,
-    refuse_driver,
     stand_guard,
 )
 from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, running
@@ -42,49 +40,6 @@ log = logging.getLogger("sqla_jobs")
 
 RERUNS: Final = 5
 """How often a job runs again after a serialization failure or deadlock without spending an attempt."""
-
-
-class _Rerun(Enum):
-    AGAIN = "run the job again, its claim still holds"
-
-
-@dataclass(frozen=True)
-class _Refused:
-    """A run whose transaction did not come to its end, and is gone with all that it wrote."""
-
-    error: BaseException
-    ran: Ran
-    outcome: Outcome | None
-    """What its commit would have recorded; None: it did not come that far."""
-    touched: bool
-    checkpointed: bool = False
-    """Whether an earlier part of it is committed, so that it must not run again under the same claim."""
-
-    @property
-    def may_stand(self) -> bool:
-        """Whether its commit may have taken effect: the connection was lost in it, or a hook raised."""
-        if self.outcome is None or isinstance(self.error, ClaimLost):
-            return False
-        return is_lost(self.error) or not isinstance(self.error, DBAPIError)
-
-    @property
-    def held_only_the_finish(self) -> bool:
-        return self.outcome is not None and (self.ran.error is not None or not self.touched)
-
-    @property
-    def is_nobodys_fault(self) -> bool:
-        """Whether what was refused may go through if it is sent again."""
-        if self.held_only_the_finish:
-            return is_transient(self.error)
-        return is_conflict(self.error) or (self.outcome is not None and is_lost(self.error))
-
-
-@dataclass(frozen=True)
-class _Untouched:
-    """A run that succeeded and has sent nothing to the database."""
-
-    ran: Ran
-    outcome: Outcome
 
 
 @dataclass
@@ -118,7 +73,7 @@ class Runner:
         self.model: type[JobMixin] = registry.model
         self.sessions = sessions
         self.persist = persist
-        self.engine = _engine_of(sessions, self.model)
+        self.engine = engine_of(sessions, self.model)
         stand_guard(self.engine)
         self._kept = Kept(self.engine)
         self.peers = peers or Peers()
@@ -216,19 +171,19 @@ class Runner:
         for rerun in range(RERUNS + 1):
             # In a context of its own: what a job sets in a contextvar does not leak into the next.
             ended = copy_context().run(self._attempt, job, view, policy, interrupter, follow)
-            if isinstance(ended, _Untouched):
+            if isinstance(ended, Untouched):
                 ended = self._hand_in(job, view, ended, follow)
-            if not isinstance(ended, _Refused):
+            if not isinstance(ended, Refused):
                 return ended
             result = self._after_refusal(job, view, policy, ended, may_rerun=rerun < RERUNS)
-            if not isinstance(result, _Rerun):
+            if not isinstance(result, Rerun):
                 return result
             interrupter.reopen()
         raise AssertionError("the last run may not ask for another")
 
     def _hand_in(
-        self, job: Claimed, view: RunningJob, ran: _Untouched, follow: Follow
-    ) -> Finished | _Refused | None:
+        self, job: Claimed, view: RunningJob, ran: Untouched, follow: Follow
+    ) -> Finished | Refused | None:
         """Record the success of a job that has sent nothing, together with what other threads have."""
         worker_id = follow.worker_id()
         assert job.worker_id is not None
@@ -240,12 +195,12 @@ class Runner:
             return self._record(job, view, ran.outcome, unsure=True)
         if swapped.holds:
             return finished(view, ran.outcome, Written(JobState.SUCCEEDED, job.run_at))
-        return _Refused(ClaimLost(job.id), ran.ran, ran.outcome, touched=False)
+        return Refused(ClaimLost(job.id), ran.ran, ran.outcome, touched=False)
 
     def _attempt(
         self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter, follow: Follow
-    ) -> Finished | _Untouched | _Refused | None:
-        result: Finished | _Untouched | _Refused | None = None
+    ) -> Finished | Untouched | Refused | None:
+        result: Finished | Untouched | Refused | None = None
         ended = False
         try:
             with self.sessions() as session:
@@ -256,7 +211,7 @@ class Runner:
                 ended = True
         except BaseException as error:  # the application's own: its sessionmaker, or the Session's end
             log.exception("job %s (%s): its Session failed", job.id, job.task, extra=facts(view))
-            return result if ended else _Refused(error, Ran(error=error), None, touched=False)
+            return result if ended else Refused(error, Ran(error=error), None, touched=False)
         return result
 
     def _in_session(
@@ -267,7 +222,7 @@ class Runner:
         policy: RetryPolicy,
         interrupter: Interrupter,
         follow: Follow,
-    ) -> Finished | _Untouched | _Refused | None:
+    ) -> Finished | Untouched | Refused | None:
         scope = JobScope(session, self.model, owned=True, interrupter=interrupter)
         ran, outcome = Ran(), None
         try:
@@ -278,7 +233,7 @@ class Runner:
             outcome = decide(ran.returned, ran.error, delay_for(policy, view))
             passes = job.task in self.registry.passing
             if outcome.state is JobState.SUCCEEDED and not (scope.touched or passes):
-                return _Untouched(ran, outcome)
+                return Untouched(ran, outcome)
             written = self._finish(session, job, outcome, follow)
             if written is not None:
                 scope.commit()
@@ -291,10 +246,10 @@ class Runner:
                 discard(session, error)
             if interrupter.reason is not None and error.__cause__ is interrupter.reason:
                 error = interrupter.reason  # it cost the connection
-            return _Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed)
+            return Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed)
         follow.job = None
         discard(session)
-        return _Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)
+        return Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)
 
     def _shows(self, row: Standing | None, job: Claimed, outcome: Outcome) -> bool:
         """Whether the row, or that there is none, is what the commit of that outcome has left."""
@@ -307,7 +262,7 @@ class Runner:
         if outcome.state is not JobState.SUCCEEDED:
             return lifecycle.finish(session, self.model, job, outcome)
         connection = session.connection(bind_arguments=lifecycle.target(self.model))
-        worker_id = follow.worker_id() if _is_read_committed(connection) else None
+        worker_id = follow.worker_id() if is_read_committed(connection) else None
         success = Written(JobState.SUCCEEDED, job.run_at)
         if job.task in self.registry.passing and lifecycle.remove(session, self.model, [job]):
             written: Written | None = success
@@ -347,8 +302,8 @@ class Runner:
         return held
 
     def _after_refusal(
-        self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: _Refused, *, may_rerun: bool
-    ) -> Finished | _Rerun | None:
+        self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: Refused, *, may_rerun: bool
+    ) -> Finished | Rerun | None:
         """The transaction of this run is gone, and its writes with it: what now?
 
         A commit whose connection was lost may stand, and after a serialization failure somebody else
@@ -374,7 +329,7 @@ class Runner:
             if outcome is not None and refused.held_only_the_finish:
                 return self._record(job, view, outcome)
             if may_rerun and not refused.checkpointed:
-                return _Rerun.AGAIN
+                return Rerun.AGAIN
         return self._record(job, view, decide(None, error, delay_for(policy, view)))
 
     def _record(
@@ -403,11 +358,6 @@ class Runner:
         return self.transact(lambda s: lifecycle.standing(s, self.model, job.id))
 
 
-def _is_read_committed(connection: Connection) -> bool:
-    level = connection.get_execution_options().get("isolation_level", connection.default_isolation_level)
-    return level == "READ COMMITTED"
-
-
 def _shown(row: Standing, outcome: Outcome) -> Written:
     cancelled = row.state is JobState.CANCELLED
     return Written(row.state if cancelled else outcome.state, row.run_at)
@@ -420,40 +370,3 @@ def delay_for(policy: RetryPolicy, job: RunningJob) -> Callable[[BaseException],
 
 def _give_up(_: BaseException) -> None:
     return None
-
-
-def discard(session: Session, error: BaseException | None = None) -> None:
-    """Leave nothing of the transaction, in whatever state its connection is."""
-    try:
-        if error is not None and is_lost(error):
-            session.invalidate()
-        else:
-            session.rollback()
-    except Exception:
-        log.exception("a transaction that had failed could not be rolled back in order")
-        session.invalidate()
-
-
-def apart(sessions: Sessions) -> AbstractContextManager[Session]:
-    """A Session to look at, before there are threads.
-
-    Not this thread's own of a scoped_session: it may hold what its owner has not committed.
-    """
-    if isinstance(sessions, ScopedSessions):
-        made: AbstractContextManager[Session] = sessions.registry.session_factory()
-        return made
-    return sessions()
-
-
-def _engine_of(sessions: Sessions, model: type[JobMixin]) -> Engine:
-    with apart(sessions) as session:
-        bind = session.get_bind(**lifecycle.target(model))
-    if isinstance(bind, Engine):
-        refuse_driver(bind.dialect)
-        with bind.connect() as connection:
-            refuse_autocommit(connection)
-        return bind
-    raise ConfigurationError(
-        f"the Session is bound to {bind!r}; a worker's threads each need a connection of their own: "
-        "expected a sessionmaker that is bound to an Engine"
-    )
