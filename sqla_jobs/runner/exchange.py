@@ -19,6 +19,12 @@ _SUSPECTS: Final = 1.0
 """Seconds after which a job that a worker has died of is looked for, however many others there are."""
 
 
+def _taken() -> threading.Lock:
+    lock = threading.Lock()
+    lock.acquire()
+    return lock
+
+
 @dataclass(eq=False)
 class _Wish:
     """What one thread asks for."""
@@ -32,6 +38,8 @@ class _Wish:
     is_answered: bool = False
     is_put_off: bool = False
     """There may be a job for it, too."""
+    turn: threading.Lock = field(default_factory=_taken)
+    """Let go of when it is answered, or when its thread is to send for all."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +87,7 @@ class Exchange:
         self._send = send
         self._peers = peers
         self._trail = trail
-        self._changed = threading.Condition(threading.Lock())
+        self._lock = threading.Lock()
         self._waiting: list[_Wish] = []
         self._busy = False
         self._looked_for_suspects = 0.0
@@ -94,21 +102,19 @@ class Exchange:
             wants: whether another is wanted.
         """
         wish = _Wish(done, wants)
-        with self._changed:
+        with self._lock:
             self._waiting.append(wish)
-        while not self._is_answered(wish):
+            waits, self._busy = self._busy, True
+        while True:
+            if waits:
+                wish.turn.acquire()
+            if wish.is_answered:
+                return Swapped(wish.holds, wish.job, wish.error)
             self._lead(worker_id, queues)
-        return Swapped(wish.holds, wish.job, wish.error)
-
-    def _is_answered(self, wish: _Wish) -> bool:
-        """Wait for it; False: nobody sends anything, and the calling thread is to do it for all."""
-        with self._changed:
-            self._changed.wait_for(lambda: wish.is_answered or not self._busy)
-            self._busy = self._busy or not wish.is_answered
-            return wish.is_answered
+            waits = not wish.is_answered
 
     def _lead(self, worker_id: int, queues: Sequence[str] | None) -> None:
-        with self._changed:
+        with self._lock:
             wishes, self._waiting = self._waiting, []
         error: Exception | None = None
         try:
@@ -116,14 +122,18 @@ class Exchange:
         except Exception as raised:
             error = raised
         finally:
-            with self._changed:
-                self._busy = False
-                for each in wishes:
-                    each.error = error
-                    each.is_answered = error is not None or not each.is_put_off
+            for each in wishes:
+                each.error = error
+                each.is_answered = error is not None or not each.is_put_off
+            answered = [each for each in wishes if each.is_answered]
+            with self._lock:
                 # Who could not be asked for this time is the first to be asked for next.
                 self._waiting[:0] = [each for each in wishes if not each.is_answered]
-                self._changed.notify_all()
+                self._busy = bool(self._waiting)
+                leads = self._waiting[:1]
+            # Each by itself: to wake all, for one to go on, takes longer than the statement.
+            for each in (*leads, *answered):
+                each.turn.release()
 
     def _answer(self, worker_id: int, queues: Sequence[str] | None, wishes: Sequence[_Wish]) -> None:
         done = [wish.done for wish in wishes if wish.done is not None]
