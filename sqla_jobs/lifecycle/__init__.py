@@ -7,6 +7,7 @@ them with ``AsyncSession.run_sync``.
     groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
     enqueued   insert, enqueue_many: without a flush
     cancels    cancel, of one job or of all that wait
+    prunes     prune, of all that finished long ago
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
@@ -31,6 +32,7 @@ from sqla_jobs.lifecycle.jobs import (
     take,
     target,
 )
+from sqla_jobs.lifecycle.prunes import prune
 from sqla_jobs.lifecycle.workers import (
     Health,
     Rescued,
@@ -74,6 +76,7 @@ __all__ = [
     "join",
     "next_due",
     "promote",
+    "prune",
     "register",
     "remaining",
     "remove",

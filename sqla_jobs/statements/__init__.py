@@ -7,6 +7,7 @@
                  orphans: under a claim
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
+    finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work: what is left to do
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     notices      notify, listen, and what the listening connection needs
@@ -32,6 +33,16 @@ would be cheaper on a small table and ruinous on a large one. tests/test_plans.p
 
 from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
 from sqla_jobs.statements.enqueued import ENQUEUED, Source, enqueue, enqueue_many, left_to_the_table
+from sqla_jobs.statements.finished import (
+    PRUNE_BATCH,
+    Reference,
+    check_references,
+    prunable,
+    prune,
+    references,
+    referred,
+    which_table,
+)
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify, notify_once
@@ -66,8 +77,10 @@ __all__ = [
     "CLAIMED",
     "ENQUEUED",
     "PROMOTE_BATCH",
+    "PRUNE_BATCH",
     "RESCUE_BATCH",
     "Model",
+    "Reference",
     "Source",
     "after",
     "backend",
@@ -77,6 +90,7 @@ __all__ = [
     "cancel_waiting",
     "channel",
     "check_constraints",
+    "check_references",
     "claim",
     "delay_of",
     "enqueue",
@@ -106,6 +120,10 @@ __all__ = [
     "now",
     "orphans",
     "promote",
+    "prunable",
+    "prune",
+    "references",
+    "referred",
     "register",
     "remaining",
     "remove",
@@ -118,4 +136,5 @@ __all__ = [
     "take_due",
     "unheld",
     "unlock",
+    "which_table",
 ]
