@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import calendar
 from dataclasses import dataclass
+from functools import lru_cache
 
 MONDAY_TO_FRIDAY = frozenset({1, 2, 3, 4, 5})
 """As cron counts the days of the week: 0 is Sunday."""
@@ -98,7 +99,8 @@ class DayOfWeek:
         return found
 
 
-def matching(of_month: DayOfMonth, of_week: DayOfWeek, year: int, month: int) -> list[int]:
+@lru_cache(maxsize=1024)  # a line that fires each minute asks for one month some 40,000 times
+def matching(of_month: DayOfMonth, of_week: DayOfWeek, year: int, month: int) -> tuple[int, ...]:
     """The days of this month that both fields mean together, in order.
 
     Source: crontab(5) of Vixie cron. If both fields are restricted, a day that fits either will do. A
@@ -106,5 +108,5 @@ def matching(of_month: DayOfMonth, of_week: DayOfWeek, year: int, month: int) ->
     """
     this = Month.of(year, month)
     if of_month.star or of_week.star:
-        return sorted(of_month.days(this) & of_week.days(this))
-    return sorted(of_month.days(this) | of_week.days(this))
+        return tuple(sorted(of_month.days(this) & of_week.days(this)))
+    return tuple(sorted(of_month.days(this) | of_week.days(this)))

@@ -42,7 +42,7 @@ MINUTE = Field("minute", 0, 59, "0 to 59")
 HOUR = Field("hour", 0, 23, "0 to 23")
 DAY_OF_MONTH = Field("day of month", 1, 31, "1 to 31, L, W, LW or 1W to 31W")
 MONTH = Field("month", 1, 12, "1 to 12 or jan to dec")
-DAY_OF_WEEK = Field("day of week", 0, 7, "0 to 7 or sun to sat (0 and 7: Sunday), W, 0L to 7L or 0#1 to 7#5")
+DAY_OF_WEEK = Field("day of week", 0, 6, "0 to 7 or sun to sat (0 and 7: Sunday), W, 0L to 7L or 0#1 to 7#5")
 FIELDS = (SECOND, MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
 
 _VALUE = r"[a-z]{3}|[0-9]{1,9}"
@@ -140,7 +140,7 @@ def _of_month(line: str, text: str) -> DayOfMonth:
         if item in ("l", "w", "lw"):
             words.add(item)
         elif match := _NEAREST.fullmatch(item):
-            nearest.update(_one(line, DAY_OF_MONTH, item, match[1]))
+            nearest.update(_expanded(line, DAY_OF_MONTH, item, match[1]))
         else:
             numbers.update(_item(line, DAY_OF_MONTH, item))
     return DayOfMonth(
@@ -161,9 +161,9 @@ def _of_week(line: str, text: str) -> DayOfWeek:
         if item == "w":
             numbers.update(MONDAY_TO_FRIDAY)
         elif match := _LAST.fullmatch(item):
-            last.update(_one(line, DAY_OF_WEEK, item, match[1]))
+            last.update(_expanded(line, DAY_OF_WEEK, item, match[1]))
         elif match := _NTH.fullmatch(item):
-            nth.update((weekday, int(match[2])) for weekday in _one(line, DAY_OF_WEEK, item, match[1]))
+            nth.update((weekday, int(match[2])) for weekday in _expanded(line, DAY_OF_WEEK, item, match[1]))
         else:
             numbers.update(_item(line, DAY_OF_WEEK, item))
     return DayOfWeek(frozenset(numbers), star=text.startswith("*"), last=frozenset(last), nth=frozenset(nth))
@@ -173,43 +173,36 @@ def _item(line: str, field: Field, item: str) -> list[int]:
     """The numbers of `5`, `mon`, `1-5`, `*`, `*/2`, `1-5/2` or `5/2` (from 5 up)."""
     match = _ITEM.fullmatch(item)
     if match is None or (match["first"] == "*" and match["last"]):
-        raise field.wrong(line, item, field.values)
+        raise field.wrong(line, item, f"{field.values}, a-b, * or a step (*/n, a-b/n, a/n) of these")
     step = int(match["step"] or 1)
     if not 1 <= step <= field.high - field.low + 1:
         raise field.wrong(line, item, f"a step from 1 to {field.high - field.low + 1}")
     if match["first"] == "*":
-        return _expanded(line, field, item)
+        return _expanded(line, field, item, item)
     low = _end(line, field, item, match["first"])
     if match["last"]:
         high = _end(line, field, item, match["last"])
         if match["last"] == "sun" and low > 0:
             high = 7
     else:
-        high = field.high if match["step"] else low
+        high = max(low, field.high) if match["step"] else low
     if high < low:
         expected = f"a range that runs forwards, or two: {low}-{field.high},{field.low}-{high}"
         raise field.wrong(line, item, expected)
     # croniter takes a range of one value for the whole field, in some releases also `59/15`.
-    return _expanded(line, field, str(low) if low == high else f"{low}-{high}/{step}")
+    return _expanded(line, field, item, str(low) if low == high else f"{low}-{high}/{step}")
 
 
 def _end(line: str, field: Field, item: str, value: str) -> int:
     """One end of a range. Sunday at its end is day 7, after Saturday: croniter has made it 0."""
-    [number] = _one(line, field, item, value)
+    [number] = _expanded(line, field, item, value)
     return 7 if field is DAY_OF_WEEK and value.isdigit() and int(value) == 7 else number
 
 
-def _one(line: str, field: Field, item: str, value: str) -> list[int]:
-    try:
-        return _expanded(line, field, value)
-    except InvalidSchedule:
-        raise field.wrong(line, item, field.values) from None
-
-
-def _expanded(line: str, field: Field, item: str) -> list[int]:
-    """What croniter makes of an item in this field: names, ranges, steps, limits."""
+def _expanded(line: str, field: Field, item: str, plain: str) -> list[int]:
+    """What croniter makes of an item, or a part of it, in this field: names, ranges, steps, limits."""
     place = FIELDS.index(field)
-    alone = " ".join(item if other == place else "*" for other in range(len(FIELDS)))
+    alone = " ".join(plain if other == place else "*" for other in range(len(FIELDS)))
     try:
         values, _ = croniter.expand(alone, second_at_beginning=True)
     except CroniterError:

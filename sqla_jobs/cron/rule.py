@@ -36,9 +36,10 @@ class Cron:
     @midnight @hourly` stand for a whole line. If day of month and day of week are both restricted, a day that
     fits either will do; a field that begins with `*` is not restricted (crontab(5)).
 
-    **Changes of the local time** go by the rules of Vixie cron (`cron(8)`, "Daylight Saving Time"):
+    **Changes of the local time** go by the rules of Vixie cron (cron(8) of Debian, "Notes"):
 
-    * A line is *fixed* if neither its minute nor its hour begins with `*`; otherwise it is *wildcard*.
+    * A line is *fixed* if neither its minute nor its hour begins with `*`; otherwise it is *wildcard*
+      (MIN_STAR and HR_STAR in Vixie's entry.c).
     * Local times that are skipped: a fixed line that would have run in the gap runs once, at the first
       instant after it: once also for several times in the gap, or if that instant is one of its own. A
       wildcard line does not make up for them.
@@ -63,7 +64,12 @@ class Cron:
     def __post_init__(self) -> None:
         object.__setattr__(self, "_line", parse(self.line))
         object.__setattr__(self, "_clock", Clock(zone(self.timezone)))
-        self.next(_SETTLED)
+        if self._line.first(_SETTLED.replace(tzinfo=None), _SETTLED.year + _RARELY) is None:
+            raise self._never("no year has such a day")
+        try:
+            self.next(_SETTLED)
+        except InvalidSchedule:
+            raise self._never(f"the clocks of {self.timezone} skip all its times") from None
 
     def next(self, after: dt.datetime) -> dt.datetime:
         """The first time later than `after` (aware), in UTC.
@@ -72,25 +78,18 @@ class Cron:
             ValueError: `after` is naive.
             InvalidSchedule: there is none within 80 years, as can be at the end of the calendar.
         """
-        after = _instant(after)
+        after = _instant(after).replace(microsecond=0)
         last_year = min(max(after.year, _SETTLED.year) + _RARELY, 9998)
         found = self._elapsed(after, last_year) if self._line.wildcard else self._fixed(after, last_year)
         if found is None:
-            raise InvalidSchedule(
-                "cron line",
-                self.line,
-                f"one that fires; from {after:%Y-%m-%d} to the year {last_year} there is no such time"
-                f" in {self.timezone}",
-            )
+            raise self._never(f"from {after.date()} to the year {last_year} there is no such time")
         return found
 
     def _fixed(self, after: dt.datetime, last_year: int) -> dt.datetime | None:
         """Each reading once: at its first instant, or after the gap that skips it."""
         here = self._clock.reading(after)
-        start = here.replace(microsecond=0, fold=0) + SECOND
-        if here.fold:
-            # All that is shown now for the second time had its run at the first.
-            start = self._clock.overlap(here)[1]
+        # All that is shown for the second time now had its run at the first.
+        start = self._clock.overlap(here)[1] if here.fold else here + SECOND
         # The instants of rising readings rise too, so the first that is later than `after` is the next.
         while (reading := self._line.first(start, last_year)) is not None:
             instants = self._clock.instants(reading)
@@ -103,21 +102,26 @@ class Cron:
     def _elapsed(self, after: dt.datetime, last_year: int) -> dt.datetime | None:
         """Every instant that shows a reading of the line: none in a gap, both in an overlap."""
         here = self._clock.reading(after)
-        start = here.replace(microsecond=0, fold=0) + SECOND
-        reading = self._line.first(start, last_year)
+        reading = self._line.first(here + SECOND, last_year)
         if not here.fold and len(self._clock.instants(here)) == 2:
             # The readings up to here come once more, before those behind the overlap.
             again, end = self._clock.overlap(here)
-            if reading is None or reading >= end:
-                again_first = self._line.first(again, last_year)
-                if again_first is not None and again_first < end:
-                    return self._clock.instants(again_first)[-1]
+            repeated = self._line.first(again, last_year)
+            if repeated is not None and repeated < end and (reading is None or reading >= end):
+                return self._clock.instants(repeated)[-1]
         while reading is not None:
-            for instant in self._clock.instants(reading):
+            instants = self._clock.instants(reading)
+            for instant in instants:
                 if instant > after:
                     return instant
-            reading = self._line.first(self._clock.reading(self._clock.change(reading)), last_year)
+            start = reading + SECOND
+            if not instants:
+                start = max(start, self._clock.reading(self._clock.change(reading)))
+            reading = self._line.first(start, last_year)
         return None
+
+    def _never(self, why: str) -> InvalidSchedule:
+        return InvalidSchedule("cron line", self.line, f"one that fires: {why}")
 
 
 @dataclass(frozen=True)
