@@ -1,4 +1,4 @@
-"""Cron lines drawn at random, each with its meaning said a second time: by sets and by questions to a date."""
+"""Cron lines drawn at random, each with its meaning said again: by sets, and by questions to a date."""
 
 from __future__ import annotations
 
