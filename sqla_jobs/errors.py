@@ -133,16 +133,32 @@ class InvalidSchedule(InvalidOption):
 
     Attributes:
         field: what is wrong: `minute`, `day of week`, `cron line`, `timezone`, `interval`, ...
+        found: what is there.
         expected: what could stand there.
         line: the cron line, or None if that is not what is wrong.
+        schedule: the name of the schedule, if it has one already.
     """
 
-    def __init__(self, field: str, found: object, expected: str, line: str | None = None) -> None:
+    def __init__(
+        self,
+        field: str,
+        found: object,
+        expected: str,
+        line: str | None = None,
+        schedule: str | None = None,
+    ) -> None:
+        whose = "" if schedule is None else f"schedule {shown(schedule)}: "
         of = "" if line is None else f"cron line {shown(line)}: "
-        super().__init__(f"{of}{field} is {shown(found)}; expected {expected}")
+        super().__init__(f"{whose}{of}{field} is {shown(found)}; expected {expected}")
         self.field = field
+        self.found = found
         self.expected = expected
         self.line = line
+        self.schedule = schedule
+
+    def of(self, schedule: str) -> InvalidSchedule:
+        """The same error, said of a schedule of this name."""
+        return InvalidSchedule(self.field, self.found, self.expected, self.line, schedule)
 
 
 class EnqueueError(JobsError):

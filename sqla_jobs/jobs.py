@@ -19,7 +19,17 @@ from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task, check_queue, enqueue_many
+from sqla_jobs.tasks import (
+    UNSET,
+    ByName,
+    Options,
+    Recurring,
+    Sessions,
+    Task,
+    check_queue,
+    enqueue_many,
+    keep_house,
+)
 from sqla_jobs.verbs import PRUNED, WEEK, cancel, prune
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
@@ -35,7 +45,7 @@ class Decorator(Protocol[JobT]):
     def __call__(self, function: Callable[Concatenate[S, P], R], /) -> Task[P, R, JobT]: ...
 
 
-class Jobs(Registry[JobT]):
+class Jobs(Recurring[JobT]):
     """The job queue of an application: its tasks, and how its jobs are enqueued and run.
 
     Parameters:
@@ -45,23 +55,45 @@ class Jobs(Registry[JobT]):
             ``"after_commit"``: right after it, by a connection of its own; for many commits at once, since
             the server lets only one at a time notify. False: they are not, and find it by polling; behind
             PgBouncer in transaction mode, which keeps no connection for a client to listen on.
+        prune_after: how long succeeded and cancelled jobs are kept. An hourly schedule of the library,
+            ``sqla_jobs.prune``, deletes them. None: they are kept for ever.
+        prune_failed_after: the same for failed jobs. With neither there is no such schedule.
 
     Raises:
-        InvalidOption: the model is no mapped class with `JobMixin`, or ``notify`` none of its modes.
+        InvalidOption: the model is no mapped class with `JobMixin`, ``notify`` none of its modes, or an age
+            no timedelta.
     """
 
     @overload
     def __init__(
-        self: Jobs[Job], *, sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+        self: Jobs[Job],
+        *,
+        sessionmaker: Sessions | None = None,
+        notify: Mode = DEFAULT_MODE,
+        prune_after: dt.timedelta | None = WEEK,
+        prune_failed_after: dt.timedelta | None = None,
     ) -> None: ...
     @overload
     def __init__(
-        self, model: type[JobT], sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+        self,
+        model: type[JobT],
+        sessionmaker: Sessions | None = None,
+        notify: Mode = DEFAULT_MODE,
+        *,
+        prune_after: dt.timedelta | None = WEEK,
+        prune_failed_after: dt.timedelta | None = None,
     ) -> None: ...
     def __init__(
-        self, model: type[Any] = Job, sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+        self,
+        model: type[Any] = Job,
+        sessionmaker: Sessions | None = None,
+        notify: Mode = DEFAULT_MODE,
+        *,
+        prune_after: dt.timedelta | None = WEEK,
+        prune_failed_after: dt.timedelta | None = None,
     ) -> None:
         super().__init__(model, sessionmaker, notify)
+        keep_house(self, prune_after, prune_failed_after)
 
     # -- tasks -------------------------------------------------------------------------------------
 

@@ -8,10 +8,13 @@ them with ``AsyncSession.run_sync``.
     enqueued   insert, enqueue_many: without a flush
     cancels    cancel, of one job or of all that wait
     prunes     prune, of all that finished long ago
+    definitions  sync, disable_absent: the schedules of the code, written to their rows
+    schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
+from sqla_jobs.lifecycle.definitions import Definition, Synced, disable_absent, sync
 from sqla_jobs.lifecycle.enqueued import can_insert, enqueue_many, insert
 from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join, remove
 from sqla_jobs.lifecycle.jobs import (
@@ -32,7 +35,20 @@ from sqla_jobs.lifecycle.jobs import (
     take,
     target,
 )
-from sqla_jobs.lifecycle.prunes import prune
+from sqla_jobs.lifecycle.prunes import check_age, prune
+from sqla_jobs.lifecycle.schedules import (
+    Advance,
+    DueSchedule,
+    Knowledge,
+    NextTimes,
+    ScheduleShown,
+    Tick,
+    busy_schedules,
+    due_schedules,
+    list_schedules,
+    make_due,
+    next_times,
+)
 from sqla_jobs.lifecycle.workers import (
     Health,
     Rescued,
@@ -47,20 +63,32 @@ from sqla_jobs.lifecycle.workers import (
 )
 
 __all__ = [
+    "Advance",
     "Cancelled",
     "Claimed",
+    "Definition",
+    "DueSchedule",
     "Health",
+    "Knowledge",
     "Mark",
+    "NextTimes",
     "Rescued",
+    "ScheduleShown",
     "Standing",
+    "Synced",
+    "Tick",
     "Written",
+    "busy_schedules",
     "can_insert",
     "cancel",
     "cancel_requests",
     "cancel_waiting",
+    "check_age",
     "claim",
     "claim_either",
     "deny_lock",
+    "disable_absent",
+    "due_schedules",
     "enqueue",
     "enqueue_many",
     "exchange",
@@ -74,7 +102,10 @@ __all__ = [
     "hold",
     "insert",
     "join",
+    "list_schedules",
+    "make_due",
     "next_due",
+    "next_times",
     "promote",
     "prune",
     "register",
@@ -82,6 +113,7 @@ __all__ = [
     "remove",
     "rescue",
     "standing",
+    "sync",
     "take",
     "target",
     "unheld",

@@ -12,6 +12,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import statements
+from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle.cancels import expire
 from sqla_jobs.lifecycle.jobs import Model, execute, target
 from sqla_jobs.outcome import JobState
@@ -52,6 +53,19 @@ def prune(
             yield len(gone)
     if left is None or left > 0:
         pruning.tell()
+
+
+def check_age(name: str, age: object) -> dt.timedelta:
+    """``age`` if a job can have been finished for so long.
+
+    Raises:
+        InvalidOption: it is no timedelta, or below zero.
+    """
+    if not isinstance(age, dt.timedelta):
+        raise InvalidOption(f"{name} {shown(age)}; expected a timedelta, e.g. timedelta(days=7)")
+    if age < dt.timedelta(0):
+        raise InvalidOption(f"{name} {age}; expected zero or more")
+    return age
 
 
 class _Walk:

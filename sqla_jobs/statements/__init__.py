@@ -10,6 +10,8 @@
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work: what is left to do
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
+    definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
+    schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
     notices      notify, listen, and what the listening connection needs
     workers      register, heartbeat, goodbye, bury, forget, known, health: the processes
     terms        what the statements are made of
@@ -32,6 +34,15 @@ would be cheaper on a small table and ruinous on a large one. tests/test_plans.p
 """
 
 from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
+from sqla_jobs.statements.definitions import (
+    asserted,
+    clock,
+    define,
+    disable_absent,
+    redefine,
+    standing_schedules,
+    undefine,
+)
 from sqla_jobs.statements.enqueued import ENQUEUED, Source, enqueue, enqueue_many, left_to_the_table
 from sqla_jobs.statements.finished import (
     PRUNE_BATCH,
@@ -45,7 +56,7 @@ from sqla_jobs.statements.finished import (
 )
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
-from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify, notify_once
+from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.queued import claim, take, take_due
 from sqla_jobs.statements.running import (
     cancel_requests,
@@ -60,6 +71,15 @@ from sqla_jobs.statements.running import (
     standing,
 )
 from sqla_jobs.statements.scheduled import next_due, promote
+from sqla_jobs.statements.schedules import (
+    TICK_BATCH,
+    advance,
+    all_schedules,
+    busy_schedules,
+    due,
+    make_due,
+    next_times,
+)
 from sqla_jobs.statements.terms import (
     CLAIMED,
     PROMOTE_BATCH,
@@ -82,17 +102,27 @@ __all__ = [
     "Model",
     "Reference",
     "Source",
+    "TICK_BATCH",
+    "advance",
     "after",
+    "all_schedules",
+    "asserted",
     "backend",
     "bury",
+    "busy_schedules",
     "cancel",
     "cancel_requests",
     "cancel_waiting",
     "channel",
+    "channel_in",
     "check_constraints",
     "check_references",
     "claim",
+    "clock",
+    "define",
     "delay_of",
+    "disable_absent",
+    "due",
     "enqueue",
     "enqueue_many",
     "claim_either",
@@ -114,7 +144,9 @@ __all__ = [
     "left_to_the_table",
     "listen",
     "lock",
+    "make_due",
     "next_due",
+    "next_times",
     "notify",
     "notify_once",
     "now",
@@ -124,6 +156,7 @@ __all__ = [
     "prune",
     "references",
     "referred",
+    "redefine",
     "register",
     "remaining",
     "remove",
@@ -132,8 +165,10 @@ __all__ = [
     "say_locked",
     "say_unlocked",
     "standing",
+    "standing_schedules",
     "take",
     "take_due",
+    "undefine",
     "unheld",
     "unlock",
     "which_table",
