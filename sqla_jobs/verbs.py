@@ -80,24 +80,11 @@ def prune(
         InvalidOption: an age below zero, a state that is not final, a limit below one.
     """
     own = _session(session, "prune")
-    ages = dict.fromkeys(_final(states), check_age("older_than", older_than))
+    ages = dict.fromkeys(_final(states), lifecycle.check_age("older_than", older_than))
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidOption(f"limit {shown(limit)}; expected a whole number from 1, or None for all")
     own.flush()
     return sum(lifecycle.prune(own, model, ages, limit=limit, now=now))
-
-
-def check_age(name: str, age: object) -> dt.timedelta:
-    """``age`` if a job can have been finished for so long.
-
-    Raises:
-        InvalidOption: it is no timedelta, or below zero.
-    """
-    if not isinstance(age, dt.timedelta):
-        raise InvalidOption(f"{name} {shown(age)}; expected a timedelta, e.g. timedelta(days=7)")
-    if age < dt.timedelta(0):
-        raise InvalidOption(f"{name} {age}; expected zero or more")
-    return age
 
 
 def _final(states: Iterable[JobState | str]) -> list[JobState]:

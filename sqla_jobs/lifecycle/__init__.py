@@ -10,9 +10,11 @@ them with ``AsyncSession.run_sync``.
     prunes     prune, of all that finished long ago
     definitions  sync, disable_absent: the schedules of the code, written to their rows
     schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
+    by_hand    run_schedule, switch_schedule: for whoever looks after schedules
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
+from sqla_jobs.lifecycle.by_hand import run_schedule, switch_schedule
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
 from sqla_jobs.lifecycle.definitions import Definition, Synced, disable_absent, sync
 from sqla_jobs.lifecycle.enqueued import can_insert, enqueue_many, insert
@@ -112,7 +114,9 @@ __all__ = [
     "remaining",
     "remove",
     "rescue",
+    "run_schedule",
     "standing",
+    "switch_schedule",
     "sync",
     "take",
     "target",

@@ -9,6 +9,7 @@
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work: what is left to do
+    by_hand      run_schedule, switch_schedule
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
     schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
@@ -33,6 +34,7 @@ ANALYZE. So each of them is written for one plan and leaves the planner, as far 
 would be cheaper on a small table and ruinous on a large one. tests/test_plans.py holds them to it.
 """
 
+from sqla_jobs.statements.by_hand import run_schedule, switch_schedule
 from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
 from sqla_jobs.statements.definitions import (
     asserted,
@@ -160,12 +162,14 @@ __all__ = [
     "register",
     "remaining",
     "remove",
+    "run_schedule",
     "running_under",
     "seize",
     "say_locked",
     "say_unlocked",
     "standing",
     "standing_schedules",
+    "switch_schedule",
     "take",
     "take_due",
     "undefine",
