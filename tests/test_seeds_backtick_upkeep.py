@@ -9,11 +9,12 @@ import datetime as dt
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, text
 from sqlalchemy.orm import Session
 
-from sqla_jobs import Job, Jobs, JobState, RetryPolicy, lifecycle
+from sqla_jobs import Job, Jobs, JobState, RetryPolicy, Schedule, lifecycle
 from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.tasks import PRUNE
 from tests.support.lane import register
 from tests.support.verbs import claim_as
 
@@ -42,9 +43,9 @@ def run_under(session: Session, worker_id: int, **values: Any) -> Claimed:
 def test_k15_running_jobs_that_nobody_runs_are_given_back_or_failed(session: Session) -> None:
     """By the retry policy; what runs, is queued or done is not touched.
 
-    Improved: not every 5 minutes, by each job's `started_at` and twice its timeout, which takes jobs of an hour
-    from living workers, but within seconds, by the heartbeats and the lock of the worker. A `started_at` of
-    null is of no meaning any more: a claim sets it.
+    Improved: not every 5 minutes, by each job's `started_at` and twice its timeout, which takes jobs of an
+    hour from living workers, but within seconds, by the heartbeats and the lock of the worker. A `started_at`
+    of null is of no meaning any more: a claim sets it.
     """
     alive = register(session, limit=LIMIT)
     dead = register(session, limit=LIMIT)
@@ -96,3 +97,23 @@ def test_k16_jobs_that_finished_or_were_cancelled_seven_days_ago_are_deleted(
                 kept[job.id] = state.value
     assert jobs.prune(session, now=NOON) == 4
     assert states(session) == kept
+
+
+def test_k17_prune_is_an_ordinary_task_with_a_schedule_that_the_library_registers(
+    session: Session, jobs: Jobs[Job]
+) -> None:
+    """Improved: rescue is none, but a tick of every worker, which nobody can switch off."""
+    assert jobs.tasks[PRUNE].options.queue == "sqla_jobs"
+    jobs.sync_schedules(session, now=NOON)
+    schedule = session.query(Schedule).one()
+    assert (schedule.name, schedule.task, schedule.every) == (PRUNE, PRUNE, dt.timedelta(hours=1))
+    assert schedule.next_run_at == NOON + dt.timedelta(hours=1)
+    for age in (WEEK - dt.timedelta(minutes=1), WEEK + dt.timedelta(minutes=1)):
+        done = Job(task="t", state="succeeded")
+        done.finished_at = func.statement_timestamp() - age
+        lifecycle.enqueue(session, done)
+    jobs.enqueue(session, PRUNE)
+    finished = jobs.work_once(session)
+    assert finished is not None
+    assert (finished.job.task, finished.state) == (PRUNE, JobState.SUCCEEDED)
+    assert len(states(session)) == 2, "the young one, and the prune itself"

@@ -13,7 +13,7 @@ housekeeping  the library's own task and its schedule
 """
 
 from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
-from sqla_jobs.tasks.housekeeping import OWN_QUEUE, keep_house
+from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.many import enqueue_many
 from sqla_jobs.tasks.options import UNSET, Options, check_queue, check_queues
 from sqla_jobs.tasks.recurring import Recurring
@@ -23,6 +23,7 @@ from sqla_jobs.tasks.task import Task
 
 __all__ = [
     "OWN_QUEUE",
+    "PRUNE",
     "UNSET",
     "ByName",
     "Options",
