@@ -93,7 +93,7 @@ def show(place: Place) -> None:
         return
     table = Table(
         *("name", "rule", "zone", f"next {NEXT} times", "last job", "enabled"),
-        box=box.SIMPLE_HEAD, pad_edge=False, header_style="bold",
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold",
     )  # fmt: skip
     for each in found:
         rule, next_times = _rule_and_times(each, now)
