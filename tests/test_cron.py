@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqla_jobs.cron import Cron, Every, Rule, occurrences
+from sqla_jobs.cron.line import Line
 from sqla_jobs.errors import InvalidOption, InvalidSchedule
 
 UTC = timezone.utc
@@ -214,3 +215,19 @@ def test_each_occurrence_is_computed_once() -> None:
 
     assert len(occurrences(Asked(timedelta(seconds=1)), NOON, NOON + timedelta(days=365), 1000)) == 1000
     assert asked == [NOON + timedelta(seconds=n) for n in range(1000)]
+
+
+def test_a_gap_is_left_in_one_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Apia skipped a day: 86,400 readings that no clock has shown."""
+    asked = []
+    first = Line.first
+
+    def counted(line: Line, start: datetime, last_year: int) -> datetime | None:
+        asked.append(start)
+        return first(line, start, last_year)
+
+    cron = Cron("* * * * * *", "Pacific/Apia")
+    monkeypatch.setattr(Line, "first", counted)
+    change = at("2011-12-30T10:00")
+    assert cron.next(change - timedelta(seconds=1)) == change
+    assert len(asked) == 2

@@ -106,7 +106,7 @@ def test_k23_each_minute_of_two_days_around_a_change(case: Case, places: list[fl
 
 
 @given(case=cases(BY_SECONDS, SECOND), places=places)
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=25, deadline=None)
 def test_k23_each_second_of_six_hours_around_a_change(case: Case, places: list[float]) -> None:
     agree(*case, SECOND, places)
 

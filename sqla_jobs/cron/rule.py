@@ -90,14 +90,11 @@ class Cron:
         here = self._clock.reading(after)
         # All that is shown for the second time now had its run at the first.
         start = self._clock.overlap(here)[1] if here.fold else here + SECOND
-        # The instants of rising readings rise too, so the first that is later than `after` is the next.
-        while (reading := self._line.first(start, last_year)) is not None:
-            instants = self._clock.instants(reading)
-            instant = instants[0] if instants else self._clock.change(reading)
-            if instant > after:
-                return instant
-            start = reading + SECOND
-        return None
+        reading = self._line.first(start, last_year)
+        if reading is None:
+            return None
+        instants = self._clock.instants(reading)
+        return instants[0] if instants else self._clock.change(reading)
 
     def _elapsed(self, after: dt.datetime, last_year: int) -> dt.datetime | None:
         """Every instant that shows a reading of the line: none in a gap, both in an overlap."""
@@ -106,9 +103,8 @@ class Cron:
         if not here.fold and len(self._clock.instants(here)) == 2:
             # The readings up to here come once more, before those behind the overlap.
             again, end = self._clock.overlap(here)
-            repeated = self._line.first(again, last_year)
-            if repeated is not None and repeated < end and (reading is None or reading >= end):
-                return self._clock.instants(repeated)[-1]
+            if reading is None or reading >= end:
+                reading = self._line.first(again, last_year)
         while reading is not None:
             instants = self._clock.instants(reading)
             for instant in instants:
@@ -116,6 +112,7 @@ class Cron:
                     return instant
             start = reading + SECOND
             if not instants:
+                # To the end of the gap, which can be a day of seconds.
                 start = max(start, self._clock.reading(self._clock.change(reading)))
             reading = self._line.first(start, last_year)
         return None
