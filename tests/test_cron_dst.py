@@ -224,3 +224,10 @@ def test_the_time_between_the_two_passes_does_not_count_as_later() -> None:
     assert cron.next(first - SECOND) == first
     for seconds in (0, 1, 1800, 3599, 3600, 5400):
         assert cron.next(first + seconds * SECOND) == datetime(2026, 10, 26, 1, 30, tzinfo=UTC)
+
+
+def test_the_last_second_of_an_overlap_belongs_to_it() -> None:
+    cron = Cron("59 59 2 * * *", "Europe/Paris")
+    first = datetime(2026, 10, 25, 0, 59, 59, tzinfo=UTC)
+    assert cron.next(first - SECOND) == first
+    assert cron.next(first + SECOND) == datetime(2026, 10, 26, 1, 59, 59, tzinfo=UTC)
