@@ -4,7 +4,7 @@ import sys as _sys
 
 from sqla_jobs.errors import Cancel, Snooze
 from sqla_jobs.jobs import Jobs
-from sqla_jobs.lifecycle import Cancelled
+from sqla_jobs.lifecycle import Cancelled, Synced
 from sqla_jobs.models import Job, JobMixin, Schedule, metadata
 from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
@@ -27,6 +27,7 @@ __all__ = [
     "RetryPolicy",
     "Schedule",
     "Snooze",
+    "Synced",
     "Task",
     "Worker",
     "cancel",
