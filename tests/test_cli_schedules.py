@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 from sqla_jobs import Jobs, Schedule
 from sqla_jobs.cli import main
+from sqla_jobs.scheduler import Schedules
 from tests.support.server import Database
 
 Command = Callable[..., Result]
@@ -258,6 +259,24 @@ def test_what_was_due_meanwhile_was_not_missed(
     times = database.rows("SELECT name, next_run_at FROM sqla_jobs_schedules ORDER BY name")
     assert [row.next_run_at is None for row in times] == [False, True], "the next worker that looks sets it"
     assert "+0000" in sqla_jobs("schedules").output
+    with database.sessionmaker.begin() as session:
+        Schedules(synced).tick(session)
+    assert database.scalar("SELECT next_run_at > now() FROM sqla_jobs_schedules WHERE name = 'often'")
+    assert database.scalar("SELECT count(*) FROM sqla_jobs") == 0
+
+
+def test_overlap_counts_the_job_that_was_made_by_hand(
+    sqla_jobs: Command, synced: Jobs[Any], database: Database
+) -> None:
+    sqla_jobs("schedules", "run", "often")
+    overdue = "UPDATE sqla_jobs_schedules SET overlap = 'skip', next_run_at = now() WHERE name = 'often'"
+    for state, number in (("queued", 1), ("succeeded", 2)):
+        finished_at = "now()" if state == "succeeded" else "NULL"
+        database.execute(f"UPDATE sqla_jobs SET state = '{state}', finished_at = {finished_at}")
+        database.execute(overdue)
+        with database.sessionmaker.begin() as session:
+            assert Schedules(synced).tick(session) == 1
+        assert database.scalar("SELECT count(*) FROM sqla_jobs") == number
 
 
 def test_a_switch_that_was_thrown_stays_so_when_the_code_is_synced_again(

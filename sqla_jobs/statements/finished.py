@@ -19,7 +19,6 @@ from sqlalchemy import (
     delete,
     func,
     literal_column,
-    not_,
     select,
     table,
     text,
@@ -53,7 +52,7 @@ def prunable(model: Model, final: str, limit: int) -> Executable:
         .where(
             tuple_(job.c.state, job.c.finished_at) >= tuple_(state(final), start),
             job.c.finished_at.is_not(None),
-            not_(job.c.id == func.any(bindparam("passed", type_=ARRAY(BigInteger)))),
+            job.c.id != func.all(bindparam("passed", type_=ARRAY(BigInteger))),
         )
         .order_by(job.c.state, job.c.finished_at)
         .limit(rows(limit))
@@ -165,7 +164,7 @@ def referred(reference: Reference) -> Executable:
     each = _ids()
     found = select(row.c[reference.column]).where(row.c[reference.column] == each.c.id)
     if reference.is_own:
-        found = found.where(not_(row.c.id == func.any(bindparam("ids", type_=ARRAY(BigInteger)))))
+        found = found.where(row.c.id != func.all(bindparam("ids", type_=ARRAY(BigInteger))))
     return select(each.c.id).where(found.exists())
 
 
