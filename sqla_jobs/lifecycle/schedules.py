@@ -92,9 +92,12 @@ class DueSchedule:
 def due_schedules(
     session: Session, model: Model, known: Knowledge, *, now: dt.datetime | None = None
 ) -> list[DueSchedule]:
-    """Lock the schedules that are due, up to 100 that nobody else has locked."""
-    found = execute(session, model, statements.due(model), now=now, **known.parameters())
-    return [DueSchedule(*row) for row in found]
+    """Lock the schedules that are due or have no next time yet, up to 100 of either that nobody holds."""
+    return [
+        DueSchedule(*row)
+        for timed in (True, False)
+        for row in execute(session, model, statements.due(model, timed), now=now, **known.parameters())
+    ]
 
 
 def busy_schedules(session: Session, model: Model, ids: Collection[int]) -> set[int]:

@@ -90,12 +90,13 @@ def next_times(model: Model) -> Executable:
 
 
 @once
-def due(model: Model) -> Executable:
-    """The schedules that are due, or have no ``next_run_at`` yet, up to 100 of them, the oldest first.
+def due(model: Model, timed: bool) -> Executable:
+    """The schedules that are due, up to 100 of them, the oldest first; or those without a ``next_run_at``.
 
-    Parameters: ``tasks`` (that this process knows), ``unreadable`` (rules), ``refused`` (ids), ``now``. Locks
-    the rows until their time is advanced, passing over locked ones, so that any number of workers may tick
-    at once. Index: ``ix_sqla_jobs_schedules_due``.
+    Not both at once: of an OR a plan for any ``now`` reads all that are enabled. Locks the rows until they
+    are advanced, passing over locked ones, so that any number of workers may tick at once. Parameters:
+    ``tasks`` (that this process knows), ``unreadable`` (rules), ``refused`` (ids), ``now``. Index:
+    ``ix_sqla_jobs_schedules_due``.
     """
     row = schedule_table(model)
     return (
@@ -115,7 +116,7 @@ def due(model: Model) -> Executable:
             _rule(row).label("rule"),
             now().label("now"),
         )
-        .where(*_mine(row), or_(row.c.next_run_at <= now(), row.c.next_run_at.is_(None)))
+        .where(*_mine(row), row.c.next_run_at <= now() if timed else row.c.next_run_at.is_(None))
         .order_by(row.c.next_run_at)
         .limit(rows(TICK_BATCH))
         .with_for_update(skip_locked=True, key_share=True)
