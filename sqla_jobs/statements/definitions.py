@@ -173,7 +173,7 @@ def disable_absent(model: Model) -> Executable:
             row.c.enabled,
             row.c.definition.is_not(None),
             or_(row.c.task == among("tasks"), row.c.definition["package"].astext == among("packages")),
-            not_(row.c.name == among("names")),
+            row.c.name != func.all(bindparam("names", type_=ARRAY(Text))),
             not_(held),
         )
         .values(enabled=false(), definition=row.c.definition.op("||")(absent), updated_at=now())
