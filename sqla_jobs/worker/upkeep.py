@@ -48,7 +48,7 @@ class Upkeep:
         poll: float,
         beat: float,
         announce: Callable[[Sequence[Finished]], None],
-        schedules: Schedules | None,
+        schedules: Schedules | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._crew = crew
@@ -123,11 +123,15 @@ class Upkeep:
         self._heed_cancels()
         # An idle worker does this once a poll: it is one statement, unless something is due.
         due = self._next_times()
-        if _is_due(due.first):
-            if self._work_off(due):
+        for _ in range(2):  # where others were faster, something else may have become due since
+            if not _is_due(due.first):
+                break
+            done = self._work_off(due)
+            due = self._next_times()
+            if done:
                 self._crew.hear()
-                return 0.0  # for what is due next
-            due = self._next_times()  # somebody else has done it
+                if _is_due(due.first):
+                    return 0.0
         if due.first is None or _is_due(due.first):
             return self._poll  # due, yet not worked off: somebody holds the row, or it cannot be done
         return min(self._poll, due.first.total_seconds())
