@@ -3,13 +3,14 @@
 import sys as _sys
 
 from sqla_jobs.errors import Cancel, Snooze
-from sqla_jobs.jobs import Jobs, cancel
-from sqla_jobs.lifecycle import Cancelled
+from sqla_jobs.jobs import Jobs
+from sqla_jobs.lifecycle import Cancelled, Synced
 from sqla_jobs.models import Job, JobMixin, Schedule, metadata
 from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.tasks import Task, current_job
+from sqla_jobs.verbs import cancel, prune
 from sqla_jobs.worker import Worker
 
 if "alembic.autogenerate" in _sys.modules:  # imported from an env.py: teach autogenerate our tables
@@ -26,9 +27,11 @@ __all__ = [
     "RetryPolicy",
     "Schedule",
     "Snooze",
+    "Synced",
     "Task",
     "Worker",
     "cancel",
     "current_job",
     "metadata",
+    "prune",
 ]

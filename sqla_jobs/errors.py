@@ -6,6 +6,7 @@ JobsError
     - TaskAlreadyRegistered            a second task of the same name
     - InvalidOption       (ValueError) a queue, priority, delay, ... out of its range
       - InvalidQueueName
+      - InvalidSchedule                  a cron line, a time zone or an interval that cannot be
   x EnqueueError                     this call cannot become a job
     - InvalidArguments    (TypeError)  the call does not fit the task's signature
     - ArgumentsNotStorable             it fits, but JSONB would lose or change a value
@@ -44,6 +45,7 @@ __all__ = [
     "InvalidArguments",
     "InvalidOption",
     "InvalidQueueName",
+    "InvalidSchedule",
     "JobError",
     "JobEscaped",
     "JobNotFound",
@@ -124,6 +126,39 @@ class InvalidOption(DefinitionError, ValueError):
 
 class InvalidQueueName(InvalidOption):
     """A queue's name that is empty, too long or has other characters than letters, digits, `_ - .`."""
+
+
+class InvalidSchedule(InvalidOption):
+    """A cron line, a time zone or an interval that says no time.
+
+    Attributes:
+        field: what is wrong: `minute`, `day of week`, `cron line`, `timezone`, `interval`, ...
+        found: what is there.
+        expected: what could stand there.
+        line: the cron line, or None if that is not what is wrong.
+        schedule: the name of the schedule, if it has one already.
+    """
+
+    def __init__(
+        self,
+        field: str,
+        found: object,
+        expected: str,
+        line: str | None = None,
+        schedule: str | None = None,
+    ) -> None:
+        whose = "" if schedule is None else f"schedule {shown(schedule)}: "
+        of = "" if line is None else f"cron line {shown(line)}: "
+        super().__init__(f"{whose}{of}{field} is {shown(found)}; expected {expected}")
+        self.field = field
+        self.found = found
+        self.expected = expected
+        self.line = line
+        self.schedule = schedule
+
+    def of(self, schedule: str) -> InvalidSchedule:
+        """The same error, said of a schedule of this name."""
+        return InvalidSchedule(self.field, self.found, self.expected, self.line, schedule)
 
 
 class EnqueueError(JobsError):

@@ -1,4 +1,4 @@
-"""What a flush does for jobs: their workers are told, in the flush's transaction or after its commit.
+"""What a flush does for jobs and schedules: workers are told, in the flush's transaction or after its commit.
 
 A listener on every job model, so that ``task.enqueue``, ``session.add(task.job())`` and a job that was
 made by hand are all alike. A flush without jobs never comes here.
@@ -15,7 +15,7 @@ from sqlalchemy import Connection, Engine, NestedTransaction, event
 from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, object_session
 
 from sqla_jobs import statements, wakeup
-from sqla_jobs.models import JobMixin
+from sqla_jobs.models import JobMixin, ScheduleMixin
 
 _Told = dict[tuple[Connection, str, str], NestedTransaction | None]
 
@@ -33,6 +33,16 @@ def _after_insert(mapper: Mapper[Any], connection: Connection, job: JobMixin) ->
     session = object_session(job)
     if session is not None:
         _tell(session, mapper, connection, job)
+
+
+@event.listens_for(ScheduleMixin, "after_insert", propagate=True)
+@event.listens_for(ScheduleMixin, "after_update", propagate=True)
+def _after_schedule(mapper: Mapper[Any], connection: Connection, row: ScheduleMixin) -> None:
+    """Let workers plan anew: their next schedule may be another one now."""
+    session = object_session(row)
+    table: Any = mapper.local_table
+    if session is not None and wakeup.can_notify(connection):
+        _tell_once(session, connection, (statements.channel_in(table.schema), wakeup.SCHEDULED))
 
 
 def tell_many(session: Session, connection: Connection, jobs: Sequence[JobMixin]) -> None:

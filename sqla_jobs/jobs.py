@@ -15,10 +15,22 @@ from sqla_jobs.lifecycle import Cancelled
 from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
 from sqla_jobs.models import companions as companions_of
 from sqla_jobs.models import create_all as create_tables
+from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import UNSET, ByName, Options, Registry, Sessions, Task, check_queue, enqueue_many
+from sqla_jobs.tasks import (
+    UNSET,
+    ByName,
+    Options,
+    Recurring,
+    Sessions,
+    Task,
+    check_queue,
+    enqueue_many,
+    keep_house,
+)
+from sqla_jobs.verbs import PRUNED, WEEK, cancel, prune
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -33,7 +45,7 @@ class Decorator(Protocol[JobT]):
     def __call__(self, function: Callable[Concatenate[S, P], R], /) -> Task[P, R, JobT]: ...
 
 
-class Jobs(Registry[JobT]):
+class Jobs(Recurring[JobT]):
     """The job queue of an application: its tasks, and how its jobs are enqueued and run.
 
     Parameters:
@@ -43,23 +55,45 @@ class Jobs(Registry[JobT]):
             ``"after_commit"``: right after it, by a connection of its own; for many commits at once, since
             the server lets only one at a time notify. False: they are not, and find it by polling; behind
             PgBouncer in transaction mode, which keeps no connection for a client to listen on.
+        prune_after: how long succeeded and cancelled jobs are kept. An hourly schedule of the library,
+            ``sqla_jobs.prune``, deletes them. None: they are kept for ever.
+        prune_failed_after: the same for failed jobs. With neither there is no such schedule.
 
     Raises:
-        InvalidOption: the model is no mapped class with `JobMixin`, or ``notify`` none of its modes.
+        InvalidOption: the model is no mapped class with `JobMixin`, ``notify`` none of its modes, or an age
+            no timedelta.
     """
 
     @overload
     def __init__(
-        self: Jobs[Job], *, sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+        self: Jobs[Job],
+        *,
+        sessionmaker: Sessions | None = None,
+        notify: Mode = DEFAULT_MODE,
+        prune_after: dt.timedelta | None = WEEK,
+        prune_failed_after: dt.timedelta | None = None,
     ) -> None: ...
     @overload
     def __init__(
-        self, model: type[JobT], sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+        self,
+        model: type[JobT],
+        sessionmaker: Sessions | None = None,
+        notify: Mode = DEFAULT_MODE,
+        *,
+        prune_after: dt.timedelta | None = WEEK,
+        prune_failed_after: dt.timedelta | None = None,
     ) -> None: ...
     def __init__(
-        self, model: type[Any] = Job, sessionmaker: Sessions | None = None, notify: Mode = DEFAULT_MODE
+        self,
+        model: type[Any] = Job,
+        sessionmaker: Sessions | None = None,
+        notify: Mode = DEFAULT_MODE,
+        *,
+        prune_after: dt.timedelta | None = WEEK,
+        prune_failed_after: dt.timedelta | None = None,
     ) -> None:
         super().__init__(model, sessionmaker, notify)
+        keep_house(self, prune_after, prune_failed_after)
 
     # -- tasks -------------------------------------------------------------------------------------
 
@@ -188,7 +222,7 @@ class Jobs(Registry[JobT]):
         """
         return enqueue_many(self.model, session, jobs)
 
-    # -- cancel ------------------------------------------------------------------------------------
+    # -- cancel, prune -----------------------------------------------------------------------------
 
     def cancel(
         self, session: Session | scoped_session[Any], job: int | JobT, *, now: dt.datetime | None = None
@@ -225,6 +259,22 @@ class Jobs(Registry[JobT]):
             raise InvalidOption(f"task {shown(task)}; expected a task, or the name of one")
         own: Session = session() if isinstance(session, scoped_session) else session
         return lifecycle.cancel_waiting(own, self.model, queue=queue, task=task, now=now)
+
+    def prune(
+        self,
+        session: Session | scoped_session[Any],
+        *,
+        older_than: dt.timedelta = WEEK,
+        states: Iterable[JobState | str] = PRUNED,
+        limit: int | None = None,
+        now: dt.datetime | None = None,
+    ) -> int:
+        """Delete jobs that finished long ago, in the Session's transaction. See `sqla_jobs.prune`.
+
+        Raises:
+            InvalidOption: an age below zero, a state that is not final, a limit below one.
+        """
+        return prune(session, older_than=older_than, states=states, limit=limit, model=self.model, now=now)
 
     # -- run ---------------------------------------------------------------------------------------
 
@@ -276,36 +326,3 @@ class Jobs(Registry[JobT]):
     def create_all(self, bind: Engine | Connection) -> None:
         """Create the queue's tables where they are missing; for tests. Elsewhere: migrations."""
         create_tables(bind, self.model)
-
-
-def cancel(
-    session: Session | scoped_session[Any],
-    job: int | JobMixin,
-    *,
-    model: type[JobMixin] = Job,
-    now: dt.datetime | None = None,
-) -> Cancelled:
-    """Cancel a job, in the Session's transaction; never waits.
-
-    Parameters:
-        job: its id, or itself.
-        model: the job model, for an id; `Jobs.cancel` knows its own.
-        now: what the time is taken to be; None: the database's clock.
-
-    Returns:
-        What was done: ``cancelled`` (it waited), ``requested`` (it runs, and its worker interrupts it),
-        ``finished`` (too late), ``busy`` (somebody has it locked: nothing was written, ask again).
-
-    Raises:
-        JobNotFound: there is none of that id.
-        InvalidOption: it is no id, nor a job that is enqueued.
-    """
-    if not isinstance(session, (Session, scoped_session)):
-        raise InvalidOption(f"cancel({shown(session)}, …); expected a Session or scoped_session first")
-    own: Session = session() if isinstance(session, scoped_session) else session
-    own.flush()  # the job itself may be pending
-    if isinstance(job, JobMixin):
-        model, job = type(job), job.id
-    if type(job) is not int:
-        raise InvalidOption(f"cancel(…, {shown(job)}); expected the id of a job, or a job that is enqueued")
-    return lifecycle.cancel(own, model, job, now=now)

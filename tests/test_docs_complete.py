@@ -31,24 +31,34 @@ def test_every_exported_name_is_in_the_docs(name: str) -> None:
     assert used, f"sqla_jobs.{name} is exported, but no page has it in code"
 
 
+def commands(group: click.Group = main, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    """All commands, those of groups too, by what is typed."""
+    for name, command in group.commands.items():
+        yield f"{before}{name}", command
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{before}{name} ")
+
+
 def options() -> Iterator[tuple[str, str]]:
-    for command in main.commands.values():
+    for name, command in commands():
         for parameter in command.params:
             for option in parameter.opts if isinstance(parameter, click.Option) else ():
-                yield str(command.name), option
+                yield name, option
 
 
 def section(command: str) -> str:
-    """The part of docs/cli.md that is about a command."""
+    """The part of docs/cli.md that is about a command, or about the group that it is in."""
+    command = command.partition(" ")[0]
     parts = re.split(r"^## ", CLI, flags=re.MULTILINE)
     [found] = [part for part in parts if part.startswith(f"sqla-jobs {command}\n")]
     return found
 
 
-@pytest.mark.parametrize("command", sorted(main.commands))
+@pytest.mark.parametrize("command", sorted(name for name, _ in commands()))
 def test_every_command_has_a_section(command: str) -> None:
     assert f"$ sqla-jobs {command}" in section(command)
-    assert f"[`{command}`](#sqla-jobs-{command})" in CLI
+    first = command.partition(" ")[0]
+    assert re.search(rf"\[`{command}\b[^`]*`\]\(#sqla-jobs-{first}\)", CLI)
 
 
 @pytest.mark.parametrize(("command", "option"), sorted(options()))
@@ -61,7 +71,7 @@ def test_every_option_is_in_its_commands_table(command: str, option: str) -> Non
 
 @pytest.mark.parametrize("command", sorted(main.commands))
 def test_every_documented_option_exists(command: str) -> None:
-    there = {option for name, option in options() if name == command}
+    there = {option for name, option in options() if name.partition(" ")[0] == command}
     for line in section(command).splitlines():
         if line.startswith("| `--"):
             assert set(LONG_OPTION.findall(line.split("|")[1])) <= there, line

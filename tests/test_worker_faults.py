@@ -295,8 +295,9 @@ def test_without_a_heartbeat_in_time_nothing_is_claimed(
 
 
 def registration(engine: Any, limit: timedelta) -> Registration:
-    runner = Runner(Jobs[Job](), lambda: Session(engine), persist)
-    made = Registration(runner, Job, queues=None, threads=1, limit=limit)
+    jobs = Jobs[Job]()
+    runner = Runner(jobs, lambda: Session(engine), persist)
+    made = Registration(runner, jobs, recurring=False, queues=None, threads=1, limit=limit)
     made.register()
     return made
 

@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import click
 from sqlalchemy.exc import OperationalError
 
-from sqla_jobs.cli import database, example, output, probe, supervise, tables, work
+from sqla_jobs.cli import database, example, explain, output, probe, schedules, supervise, tables, work
 from sqla_jobs.errors import ConfigurationError, DefinitionError, SchemaError
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -238,6 +238,82 @@ def health(
         raise click.UsageError("--host and --any-host exclude each other.")
     host = None if any_host else host or socket.gethostname()
     probe.run(target, database_url, schema=schema, host=host)
+
+
+def _place(command: Command) -> Command:
+    """The options that say where the schedules are; of a group they hold for its commands too."""
+    for option in (
+        url_option,
+        click.option("--schema", metavar="NAME", help="Where the tables are. Default: the connection's own."),
+        click.option(
+            "--app", metavar="MODULE:JOBS", help="The application, which knows its schema and tasks."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def _placed(ctx: click.Context) -> schedules.Place:
+    outer = {} if ctx.parent is None else ctx.parent.params
+    given = {key: ctx.params[key] or outer.get(key) for key in ("app", "schema", "database_url")}
+    if given["app"] is not None and given["schema"] is not None:
+        raise click.UsageError("--app and --schema exclude each other: the job model has its schema.")
+    return schedules.Place(**given)
+
+
+@main.group("schedules", invoke_without_command=True)
+@_place
+@click.pass_context
+def schedules_(ctx: click.Context, /, **_: str | None) -> None:
+    """List the schedules, or run one, or switch it on or off.
+
+    With each its rule, its next five times, its last job, and whether it is switched on. One is orphaned
+    if no worker that runs now knows its task.
+    """
+    if ctx.invoked_subcommand is None:
+        schedules.show(_placed(ctx))
+
+
+@schedules_.command()
+@click.argument("name")
+@_place
+@click.pass_context
+def run(ctx: click.Context, /, name: str, **_: str | None) -> None:
+    """Make a job of a schedule now, beside its times."""
+    schedules.run(_placed(ctx), name)
+
+
+@schedules_.command()
+@click.argument("name")
+@_place
+@click.pass_context
+def enable(ctx: click.Context, /, name: str, **_: str | None) -> None:
+    """Switch a schedule on; its next time is the first from now on."""
+    schedules.switch(_placed(ctx), name, enabled=True)
+
+
+@schedules_.command()
+@click.argument("name")
+@_place
+@click.pass_context
+def disable(ctx: click.Context, /, name: str, **_: str | None) -> None:
+    """Switch a schedule off, until it is switched on again."""
+    schedules.switch(_placed(ctx), name, enabled=False)
+
+
+@main.group()
+def cron() -> None:
+    """About cron lines; needs no database."""
+
+
+@cron.command("explain")
+@click.argument("line")
+@click.option("--timezone", metavar="ZONE", default="UTC", show_default=True, help="An IANA name.")
+@click.option("--count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many times.")
+@click.option("--after", metavar="TIME", help="E.g. 2026-03-28T12:00, in the zone. Default: now.")
+def explain_(line: str, timezone: str, count: int, after: str | None) -> None:
+    """Print the next times of a cron line, in its zone and in UTC."""
+    explain.explain(line, timezone, count, after)
 
 
 @main.command()

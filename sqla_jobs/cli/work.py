@@ -14,6 +14,7 @@ from sqla_jobs import lifecycle
 from sqla_jobs.cli import database, target
 from sqla_jobs.cli.output import Display
 from sqla_jobs.supervisor.channel import READY, RECYCLED, Channel
+from sqla_jobs.tasks import PRUNE
 from sqla_jobs.worker import Worker
 
 log = logging.getLogger("sqla_jobs")
@@ -71,7 +72,7 @@ def run(
     display.start_logging()
     orders = None if channel is None else Orders(channel)
     jobs = target.load(name)
-    if not jobs.tasks:
+    if not jobs.tasks.keys() - {PRUNE}:
         log.warning("%s has no task: is the module that defines them imported by that one?", name)
     # After the import: an application may read a .env file into the environment.
     sessions = database.sessions(jobs, database.choose(database_url), threads)

@@ -8,10 +8,16 @@ them with ``AsyncSession.run_sync``.
     groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
     enqueued   insert, enqueue_many: without a flush
     cancels    cancel, of one job or of all that wait
+    prunes     prune, of all that finished long ago
+    definitions  sync, disable_absent: the schedules of the code, written to their rows
+    schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
+    by_hand    run_schedule, switch_schedule: for whoever looks after schedules
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
+from sqla_jobs.lifecycle.by_hand import run_schedule, switch_schedule
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
+from sqla_jobs.lifecycle.definitions import Definition, Synced, disable_absent, sync
 from sqla_jobs.lifecycle.enqueued import can_insert, enqueue_many, insert
 from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join, remove
 from sqla_jobs.lifecycle.jobs import (
@@ -31,6 +37,20 @@ from sqla_jobs.lifecycle.jobs import (
     standing,
     take,
 )
+from sqla_jobs.lifecycle.prunes import check_age, prune
+from sqla_jobs.lifecycle.schedules import (
+    Advance,
+    DueSchedule,
+    Knowledge,
+    NextTimes,
+    ScheduleShown,
+    Tick,
+    busy_schedules,
+    due_schedules,
+    list_schedules,
+    make_due,
+    next_times,
+)
 from sqla_jobs.lifecycle.sent import overhear, target
 from sqla_jobs.lifecycle.workers import (
     Health,
@@ -46,20 +66,32 @@ from sqla_jobs.lifecycle.workers import (
 )
 
 __all__ = [
+    "Advance",
     "Cancelled",
     "Claimed",
+    "Definition",
+    "DueSchedule",
     "Health",
+    "Knowledge",
     "Mark",
+    "NextTimes",
     "Rescued",
+    "ScheduleShown",
     "Standing",
+    "Synced",
+    "Tick",
     "Written",
+    "busy_schedules",
     "can_insert",
     "cancel",
     "cancel_requests",
     "cancel_waiting",
+    "check_age",
     "claim",
     "claim_either",
     "deny_lock",
+    "disable_absent",
+    "due_schedules",
     "enqueue",
     "enqueue_many",
     "exchange",
@@ -73,14 +105,21 @@ __all__ = [
     "hold",
     "insert",
     "join",
+    "list_schedules",
+    "make_due",
     "next_due",
     "overhear",
+    "next_times",
     "promote",
+    "prune",
     "register",
     "remaining",
     "remove",
     "rescue",
+    "run_schedule",
     "standing",
+    "switch_schedule",
+    "sync",
     "take",
     "target",
     "unheld",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 from enum import Enum
 from typing import Any
 
@@ -45,7 +46,7 @@ def cancel(session: Session, model: Model, job_id: int, *, now: dt.datetime | No
     if JobState(row.state).is_final:
         return Cancelled.FINISHED
     execute(session, model, statements.cancel(model), p_id=job_id, now=now)
-    _expire(session, model, [job_id])
+    expire(session, model, [job_id])
     if row.state != JobState.RUNNING:
         return Cancelled.CANCELLED
     if row.worker_id is not None:
@@ -68,11 +69,11 @@ def cancel_waiting(
     session.flush()
     found = execute(session, model, statements.cancel_waiting(model), p_queue=queue, p_task=task, now=now)
     ids = list(found.scalars())
-    _expire(session, model, ids)
+    expire(session, model, ids)
     return len(ids)
 
 
-def _expire(session: Session, model: Model, ids: list[int]) -> None:
+def expire(session: Session, model: Model, ids: Iterable[int]) -> None:
     """What the Session has loaded of these rows is not true any more."""
     here: Any = session.identity_map
     for job_id in ids:

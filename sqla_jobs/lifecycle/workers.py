@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -32,8 +32,15 @@ def register(
     queues: Sequence[str] | None,
     threads: int,
     heartbeat_limit: dt.timedelta,
+    tasks: Sequence[str] | None = None,
+    schedules: Mapping[str, str] | None = None,
 ) -> int:
-    """Make this process known; returns its worker id, under which it claims."""
+    """Make this process known; returns its worker id, under which it claims.
+
+    Parameters:
+        tasks: that it knows; None: it does not say.
+        schedules: the fingerprints of those in its code, by name; likewise.
+    """
     row = execute(
         session,
         model,
@@ -44,6 +51,8 @@ def register(
         queues=list(queues) if queues else None,
         threads=threads,
         heartbeat_limit=heartbeat_limit,
+        tasks=None if tasks is None else list(tasks),
+        schedules=None if schedules is None else dict(schedules),
     )
     return int(row.scalar_one())
 

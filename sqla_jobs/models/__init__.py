@@ -4,6 +4,7 @@
     storage    storage parameters, for each version of SQLAlchemy
     job        the job table
     beside     schedules, worker processes, queues
+    recurring  what a flush checks of a schedule
     version    the function that says which revision the tables are at
     mapped     the default models, and those that are made once for each other schema
 
@@ -26,13 +27,17 @@ from sqla_jobs.models.mapped import (
     create_all,
     metadata,
 )
+from sqla_jobs.models.recurring import CATCH_UP, OVERLAP, RESOLUTION, check_schedule, rule_of
 from sqla_jobs.models.terms import DEFAULT_QUEUE, INFO, QUEUE_PATTERN
 from sqla_jobs.models.version import SCHEMA_VERSION, marker, marker_ddl
 
 __all__ = [
+    "CATCH_UP",
     "DEFAULT_QUEUE",
     "INFO",
+    "OVERLAP",
     "QUEUE_PATTERN",
+    "RESOLUTION",
     "SCHEMA_VERSION",
     "Base",
     "Companions",
@@ -44,9 +49,11 @@ __all__ = [
     "ScheduleMixin",
     "WorkerProcess",
     "WorkerProcessMixin",
+    "check_schedule",
     "companions",
     "create_all",
     "marker",
     "marker_ddl",
     "metadata",
+    "rule_of",
 ]

@@ -86,6 +86,10 @@ class WorkerProcessMixin:
     heartbeat_at: Mapped[dt.datetime] = mapped_column(DateTime(timezone=True), server_default=NOW)
     died_at: Mapped[dt.datetime | None] = mapped_column(DateTime(timezone=True))
     """When it was found dead, and its jobs were taken away; its row is kept for a minute after that."""
+    tasks: Mapped[list[str] | None] = mapped_column(JSONB(none_as_null=True))
+    """The names of the tasks that it knows; null: a version of the library that does not say so."""
+    schedules: Mapped[dict[str, str] | None] = mapped_column(JSONB(none_as_null=True))
+    """The schedules in its code: the fingerprint of each one's definition, by name; null: likewise."""
 
 
 def worker_items() -> tuple[SchemaItem, ...]:

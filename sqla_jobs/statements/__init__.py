@@ -7,8 +7,12 @@
                  orphans: under a claim
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
+    finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work: what is left to do
+    by_hand      run_schedule, switch_schedule
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
+    definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
+    schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
     notices      notify, listen, and what the listening connection needs
     workers      register, heartbeat, goodbye, bury, forget, known, health: the processes
     terms        what the statements are made of
@@ -30,11 +34,31 @@ ANALYZE. So each of them is written for one plan and leaves the planner, as far 
 would be cheaper on a small table and ruinous on a large one. tests/test_plans.py holds them to it.
 """
 
+from sqla_jobs.statements.by_hand import run_schedule, switch_schedule
 from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
+from sqla_jobs.statements.definitions import (
+    asserted,
+    clock,
+    define,
+    disable_absent,
+    redefine,
+    standing_schedules,
+    undefine,
+)
 from sqla_jobs.statements.enqueued import ENQUEUED, Source, enqueue, enqueue_many, left_to_the_table
+from sqla_jobs.statements.finished import (
+    PRUNE_BATCH,
+    Reference,
+    check_references,
+    prunable,
+    prune,
+    references,
+    referred,
+    which_table,
+)
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
-from sqla_jobs.statements.notices import backend, channel, keep_alive, listen, notify, notify_once
+from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.queued import claim, take, take_due
 from sqla_jobs.statements.running import (
     cancel_requests,
@@ -49,6 +73,15 @@ from sqla_jobs.statements.running import (
     standing,
 )
 from sqla_jobs.statements.scheduled import next_due, promote
+from sqla_jobs.statements.schedules import (
+    TICK_BATCH,
+    advance,
+    all_schedules,
+    busy_schedules,
+    due,
+    make_due,
+    next_times,
+)
 from sqla_jobs.statements.terms import (
     CLAIMED,
     IS_NEW,
@@ -70,19 +103,32 @@ __all__ = [
     "IS_NEW",
     "IS_ORDINARY",
     "PROMOTE_BATCH",
+    "PRUNE_BATCH",
     "RESCUE_BATCH",
     "Model",
+    "Reference",
     "Source",
+    "TICK_BATCH",
+    "advance",
     "after",
+    "all_schedules",
+    "asserted",
     "backend",
     "bury",
+    "busy_schedules",
     "cancel",
     "cancel_requests",
     "cancel_waiting",
     "channel",
+    "channel_in",
     "check_constraints",
+    "check_references",
     "claim",
+    "clock",
+    "define",
     "delay_of",
+    "disable_absent",
+    "due",
     "enqueue",
     "enqueue_many",
     "claim_either",
@@ -104,22 +150,34 @@ __all__ = [
     "left_to_the_table",
     "listen",
     "lock",
+    "make_due",
     "next_due",
+    "next_times",
     "notify",
     "notify_once",
     "now",
     "orphans",
     "promote",
+    "prunable",
+    "prune",
+    "references",
+    "referred",
+    "redefine",
     "register",
     "remaining",
     "remove",
+    "run_schedule",
     "running_under",
     "seize",
     "say_locked",
     "say_unlocked",
     "standing",
+    "standing_schedules",
+    "switch_schedule",
     "take",
     "take_due",
+    "undefine",
     "unheld",
     "unlock",
+    "which_table",
 ]

@@ -20,7 +20,11 @@ def channel(model: Model) -> str:
 
     The server refuses a name of more than 63 bytes: such a schema is told by its MD5.
     """
-    schema = job_table(model).schema
+    return channel_in(job_table(model).schema)
+
+
+def channel_in(schema: str | None) -> str:
+    """The channel of the job table in a schema."""
     if schema is None:
         return CHANNEL
     name = f"{CHANNEL}_{schema}"

@@ -69,6 +69,13 @@ def worker_table(model: Model) -> Table:
     return table
 
 
+def schedule_table(model: Model) -> Table:
+    """The table of the schedules beside a job model."""
+    table = companions(job_table(model).schema).Schedule.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
 def state(value: str) -> ColumnElement[str]:
     """A state, as a literal: a generic plan could not prove of a parameter that a partial index applies."""
     return literal_column(f"'{value}'", Text)
@@ -115,13 +122,14 @@ def claimed(table: Table) -> list[ColumnElement[Any]]:
     """
     forms: dict[str, ColumnElement[Any]] = {
         "arguments": cast(table.c.arguments, Text).label("arguments"),
-        "created_at": _finite(table.c.created_at).label("created_at"),
+        "created_at": finite(table.c.created_at).label("created_at"),
         "timeout": _seconds(table.c.timeout).label("timeout"),
     }
     return [forms.get(name, table.c[name]) for name in CLAIMED]
 
 
-def _finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
+def finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
+    """A moment that Python can hold, which no infinity is; of a null it makes the first."""
     zoned = DateTime(timezone=True)
     first = literal_column("timestamptz '0001-01-02 UTC'", zoned)
     last = literal_column("timestamptz '9999-12-30 UTC'", zoned)

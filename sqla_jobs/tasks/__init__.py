@@ -2,24 +2,34 @@
 
 options     how a job is enqueued: queue, priority, when, how often
 task        Task: a registered function
+schedules   what a decorator makes of a task and a rule
 registry    Registry: the tasks of an application, its job model, its Sessions; enqueue by name
+recurring   Recurring: a registry with @jobs.every and @jobs.cron
+sessions    what makes the Sessions of a worker
 made, one   make a job object, enqueue it
 many        enqueue_many: new jobs at once
 current     RunningJob and current_job()
+housekeeping  the library's own task and its schedule
 """
 
 from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
+from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.many import enqueue_many
 from sqla_jobs.tasks.options import UNSET, Options, check_queue, check_queues
-from sqla_jobs.tasks.registry import ByName, Registry, ScopedSessions, Sessions, sessions_of
+from sqla_jobs.tasks.recurring import Recurring
+from sqla_jobs.tasks.registry import ByName, Registry
+from sqla_jobs.tasks.sessions import ScopedSessions, Sessions, sessions_of
 from sqla_jobs.tasks.task import Task
 
 __all__ = [
+    "OWN_QUEUE",
+    "PRUNE",
     "UNSET",
     "ByName",
     "Options",
     "Registry",
     "RunningJob",
+    "Recurring",
     "ScopedSessions",
     "Sessions",
     "Task",
@@ -28,6 +38,7 @@ __all__ = [
     "check_queues",
     "current_job",
     "enqueue_many",
+    "keep_house",
     "running",
     "sessions_of",
 ]

@@ -4,40 +4,37 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
-from typing import Any, Generic, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
-from sqlalchemy import Engine
-from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.orm import Session, scoped_session
 
 # flush: for what it does at every flush that has jobs
 from sqla_jobs import flush, lifecycle, wakeup  # noqa: F401
 from sqla_jobs.arguments import Signature, encode_untyped
+from sqla_jobs.cron import Rule
 from sqla_jobs.errors import (
-    ConfigurationError,
     InvalidOption,
+    InvalidSchedule,
     TaskAlreadyRegistered,
     TaskDefinitionError,
     UnknownTask,
     shown,
 )
-from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.lifecycle import Claimed, Definition, Synced
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import GROUP_TIMEOUT, Options, check_group, check_retention, check_timeout
+from sqla_jobs.tasks.schedules import check_findable, check_is_task, definition, package_of
+from sqla_jobs.tasks.sessions import Sessions, maker
 from sqla_jobs.tasks.task import Task, check_session
 
 R = TypeVar("R")
 JobT = TypeVar("JobT", bound=JobMixin)
-
-Sessions = Callable[[], AbstractContextManager[Session]]
-"""Makes the Sessions of a worker: a sessionmaker, a scoped_session, or any callable whose result is a
-context manager that gives a Session (a Flask application's enters its app context there)."""
 
 
 class Registry(Generic[JobT]):
@@ -60,9 +57,10 @@ class Registry(Generic[JobT]):
                 f"model {shown(model)}; expected a mapped class with JobMixin: class MyJob(JobMixin, Base): …"
             )
         self.model = model
-        self.sessionmaker = _maker(sessionmaker)
+        self.sessionmaker = maker(sessionmaker)
         self.notify: wakeup.Mode = wakeup.check_mode(notify)
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
+        self._schedules: dict[str, Definition] = {}
         self.fast: dict[str, int] = {}
         """How many jobs may be in a group, by the name of the task, of those with ``group_commit``."""
         self.passing: set[str] = set()
@@ -72,6 +70,11 @@ class Registry(Generic[JobT]):
     def tasks(self) -> Mapping[str, Task[..., Any, JobT]]:
         """Every registered task by its name; read-only."""
         return MappingProxyType(self._tasks)
+
+    @property
+    def schedules(self) -> Mapping[str, Definition]:
+        """Every schedule that the code defines, by its name; read-only."""
+        return MappingProxyType(self._schedules)
 
     def register(
         self,
@@ -139,6 +142,8 @@ class Registry(Generic[JobT]):
         """
         name = self.find(task).name
         del self._tasks[name]
+        for schedule in [each.name for each in self._schedules.values() if each.task == name]:
+            del self._schedules[schedule]
         self.fast.pop(name, None)
         self.passing.discard(name)
 
@@ -156,6 +161,61 @@ class Registry(Generic[JobT]):
         if known is not None:
             return known
         raise UnknownTask(task if isinstance(task, str) else _name_of(task), list(self._tasks))
+
+    def schedule(
+        self, task: Task[..., Any, JobT], rule: Rule | None, *, decorator: str = "every", **options: Any
+    ) -> Definition:
+        """Define a schedule of a task; its row is written by `sync`, or when a worker starts.
+
+        Parameters:
+            rule: `Cron`, `Every`, or None: the schedule is switched off, and has no row.
+            options: ``name``, ``kwargs``, ``queue``, ``priority``, ``max_attempts``, ``timeout``, ``jitter``,
+                ``catch_up``, ``overlap``, ``enabled``; see `Jobs.every`.
+
+        Raises:
+            TaskDefinitionError: it is no task that is registered here.
+            InvalidSchedule: an option is out of its range, or the name is taken.
+            InvalidOption, InvalidQueueName, InvalidArguments, ArgumentsNotStorable: likewise.
+        """
+        check_is_task(task, decorator, self._tasks)
+        made = definition(task, rule, **options)
+        if made.name in self._schedules:
+            raise InvalidSchedule(
+                "name",
+                made.name,
+                "one that no other schedule here has; give one of them a name of its own:"
+                f" @jobs.{decorator}(…, name='…')",
+                schedule=made.name,
+            )
+        self._schedules[made.name] = made
+        return made
+
+    def known(self) -> dict[str, Any]:
+        """What a worker's row says of this registry: its ``tasks``, and its ``schedules`` by fingerprint."""
+        return {
+            "tasks": sorted(self._tasks),
+            "schedules": {name: each.fingerprint for name, each in sorted(self._schedules.items())},
+        }
+
+    def sync(
+        self, session: Session, *, prune: bool = False, force: bool = False, now: dt.datetime | None = None
+    ) -> Synced:
+        """Write the schedules to their rows, in the Session's transaction; see `Jobs.sync_schedules`."""
+        for each in self._schedules.values():
+            check_findable(each.task, each.name)
+        session.flush()  # a row of a schedule may be pending
+        synced = lifecycle.sync(session, self.model, self._schedules.values(), force=force, now=now)
+        if not prune:
+            return synced
+        disabled = lifecycle.disable_absent(
+            session,
+            self.model,
+            list(self._schedules),
+            tasks=list(self._tasks),
+            packages=sorted({package_of(each) for each in self._tasks.values()}),
+            now=now,
+        )
+        return replace(synced, disabled=disabled)
 
     def policy_for(self, task: str) -> RetryPolicy:
         """The retry policy of a task; of an unknown one the default."""
@@ -242,39 +302,3 @@ def _refuse_lazy(function: Callable[..., Any], name: str) -> None:
             raise TaskDefinitionError(
                 f"task {name!r} is {kind}: calling it runs nothing of its body; expected an ordinary function"
             )
-
-
-def _maker(given: Any) -> Sessions | None:
-    if given is None or callable(given):
-        return cast("Sessions | None", given)
-    return sessions_of(given)
-
-
-def sessions_of(source: Any) -> Sessions:
-    """A maker of Sessions out of what a user has: an Engine, a sessionmaker, or such a callable."""
-    if isinstance(source, Engine):
-        return sessionmaker(source)
-    if isinstance(source, scoped_session):
-        return ScopedSessions(source)
-    if callable(source):
-        return cast("Sessions", source)
-    raise ConfigurationError(
-        f"{source!r} makes no Sessions; expected an Engine, a sessionmaker, or a callable that gives a "
-        "Session as a context manager"
-    )
-
-
-class ScopedSessions:
-    """The Sessions of a scoped_session, each removed from its registry after its job."""
-
-    def __init__(self, registry: scoped_session[Any]) -> None:
-        self.registry = registry
-
-    @contextmanager
-    def __call__(self) -> Iterator[Session]:
-        """The Session of this thread."""
-        # Closed only, it would be the next job's too, with the listeners and the info that this one left.
-        try:
-            yield self.registry()
-        finally:
-            self.registry.remove()

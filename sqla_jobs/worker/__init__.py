@@ -33,8 +33,9 @@ from sqla_jobs import migrations
 from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.listener import Listener
 from sqla_jobs.runner import Finished, Peers, Runner, check_level
+from sqla_jobs.scheduler import Schedules
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import Registry, Sessions, check_queues, sessions_of
+from sqla_jobs.tasks import OWN_QUEUE, Registry, Sessions, check_queues, sessions_of
 from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.hands import Hands, Limits
 from sqla_jobs.worker.news import Announcer
@@ -66,7 +67,8 @@ class Worker:
         sessions: an Engine, a sessionmaker, or a callable whose result is a context manager that
             gives a Session; None: the registry's own sessionmaker. Each thread uses one connection
             at a time, and the worker itself one more: the pool has to give ``threads + 1``.
-        queues: in strict order: all of the first before any of the second. None: any queue.
+        queues: in strict order: all of the first before any of the second; and then, unless it drains, the
+            library's own, ``sqla_jobs``. None: any queue.
         threads: how many jobs run at once.
         poll_interval: how often an idle worker looks for jobs; at most a day.
         heartbeat_interval: how often this process says that it lives; at most a day.
@@ -76,7 +78,8 @@ class Worker:
         max_jobs: stop after so many jobs; whoever supervises the process starts another. None: never.
         max_memory: stop when the process has more than so many bytes of memory; None: never.
         replaceable: the process is started anew when it ends: stop if a job cannot be interrupted.
-        drain: stop when nothing is queued or due in these queues, nor running here, any more.
+        drain: stop when nothing is queued or due in these queues, nor running here, any more. Schedules
+            are left to other workers.
         on_failure: called with the worker and a `Finished` after a run that failed, retried or not.
         on_finish: called after every run, after ``on_failure``. Both after the commit; what they
             raise is logged and changes nothing, except that SystemExit ends the thread.
@@ -177,9 +180,14 @@ class Worker:
         with self._runner.engine.connect() as connection:
             migrations.check(connection, job_table(model).schema)
         self._registration = Registration(
-            self._runner, model, queues=self.queues, threads=self.threads, limit=self._limit
+            self._runner,
+            self.registry,
+            recurring=not self.drain,
+            queues=self.queues,
+            threads=self.threads,
+            limit=self._limit,
         )
-        self._registration.register()
+        self._registration.enter()
         self._listener = self._made_listener()
         announcer = Announcer(
             self._crew,
@@ -194,6 +202,7 @@ class Worker:
             poll=self._poll,
             beat=self._beat,
             announce=announcer.announce_all,
+            schedules=None if self.drain else Schedules(self.registry),
             listener=self._listener,
         )
         self._hands = Hands(
@@ -202,11 +211,18 @@ class Worker:
             self._runner,
             self.registry,
             announcer,
-            queues=self.queues,
+            queues=self._served,
             limits=self._limits,
             stop=self.stop,
         )
         self._timer = Timer(self._crew, poll=self._poll, on_stuck=self._hands.give_up_on)
+
+    @property
+    def _served(self) -> list[str] | None:
+        """Its queues, and the library's own behind them: somebody has to keep the house."""
+        if self.queues is None or self.drain or OWN_QUEUE in self.queues:
+            return self.queues
+        return [*self.queues, OWN_QUEUE]
 
     def _made_listener(self) -> Listener | None:
         if self.registry.notify is False:
@@ -215,7 +231,7 @@ class Worker:
             self._runner.engine,
             self.registry.model,
             self._registration.worker_id,
-            queues=self.queues,
+            queues=self._served,
             on_work=self._crew.hear,
             on_times=self._crew.replan,
             on_lost=self._registration.deny_lock,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import logging
 import math
 import os
 import socket
@@ -14,8 +15,10 @@ from typing import Any, Final, TypeVar
 from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle, wakeup
-from sqla_jobs.models import JobMixin
 from sqla_jobs.runner import Runner
+from sqla_jobs.tasks import Registry
+
+log = logging.getLogger("sqla_jobs")
 
 T = TypeVar("T")
 
@@ -31,21 +34,26 @@ class Registration:
     """The row of one worker process. `beat` and `give_back_strays` belong to one thread each.
 
     Parameters:
+        recurring: it looks after schedules too.
         limit: without a heartbeat for this long, others take this process for dead.
     """
 
     def __init__(
         self,
         runner: Runner,
-        model: type[JobMixin],
+        registry: Registry[Any],
         *,
+        recurring: bool,
         queues: Sequence[str] | None,
         threads: int,
         limit: dt.timedelta,
     ) -> None:
         self.worker_id = 0
         self._runner = runner
-        self._model = model
+        self._registry = registry
+        self._model = registry.model
+        self._recurring = recurring
+        self._unsettled = False
         self._queues, self._threads = queues, threads
         self._limit = limit
         # Jobs may take every connection of the application's pool: a worker that waits for one in vain
@@ -69,10 +77,45 @@ class Registration:
                 queues=self._queues,
                 threads=self._threads,
                 heartbeat_limit=self._limit,
+                **self._known(),
             )
         )
         self._beat_at = began
         self._judges_from = max(self._judges_from, _clock() + min(self._limit.total_seconds(), _RETURN))
+
+    def _known(self) -> dict[str, Any]:
+        known = self._registry.known()
+        return known if self._recurring else {**known, "schedules": {}}
+
+    def enter(self) -> None:
+        """`register`, and write the schedules of the code to their rows: others have to see what we have."""
+        self.register()
+        try:
+            self._sync_schedules()
+        except BaseException:
+            self.goodbye()
+            raise
+
+    def _sync_schedules(self) -> None:
+        if not (self._recurring and self._registry.schedules):
+            return
+        synced = self._runner.transact(self._registry.sync)
+        again, self._unsettled = self._unsettled, bool(synced.newer)
+        for name in () if again else synced.newer:
+            log.info(
+                "schedule %r is left as it is while a worker lives that has a newer definition of it", name,
+                extra={"schedule": name},
+            )  # fmt: skip
+        for name in () if again else synced.edited:
+            log.info(
+                "schedule %r is left as it is: its row was made or edited as data", name,
+                extra={"schedule": name},
+            )  # fmt: skip
+
+    def settle_schedules(self) -> None:
+        """Write again those that a worker has newer definitions of: when those have gone, ours are right."""
+        if self._unsettled:
+            self._sync_schedules()
 
     def beat(self, running: list[dict[str, Any]]) -> bool:
         """Say that this process lives; False: it was taken for dead, and has to register anew."""

@@ -9,10 +9,12 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
-from sqla_jobs import lifecycle, scheduler
+from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, GiveBack
+from sqla_jobs.lifecycle import NextTimes
 from sqla_jobs.listener import Listener
 from sqla_jobs.runner import CANCELLED, Finished, Runner, finished
+from sqla_jobs.scheduler import Schedules
 from sqla_jobs.tasks import Registry, running
 from sqla_jobs.worker.crew import Crew
 from sqla_jobs.worker.neighbours import APART, Neighbours
@@ -26,12 +28,13 @@ _DYING: Final = 10.0
 
 
 class Upkeep:
-    """Says that the process lives, promotes what is due, gives back what nobody runs.
+    """Says that the process lives, promotes what is due, makes jobs of schedules, gives back strays.
 
     Parameters:
         poll: seconds between two looks at what is due, at most.
         beat: seconds between two heartbeats, and between two sweeps.
         announce: tells the hooks what became of jobs of a dead worker; returns at once.
+        schedules: None: no jobs are made of them here, as by a worker that drains.
         listener: None: this process holds no lock, and does not look for those of others.
     """
 
@@ -45,6 +48,7 @@ class Upkeep:
         poll: float,
         beat: float,
         announce: Callable[[Sequence[Finished]], None],
+        schedules: Schedules | None = None,
         listener: Listener | None = None,
     ) -> None:
         self._crew = crew
@@ -53,6 +57,7 @@ class Upkeep:
         self._registry = registry
         self._poll, self._beat = poll, beat
         self._announce = announce
+        self._schedules = schedules
         self._listener = listener
         self._neighbours = None if listener is None else Neighbours(runner, registry, registration, listener)
         self._deaths_until = 0.0
@@ -114,23 +119,38 @@ class Upkeep:
                 self._crew.pause(backoff(failures))
 
     def _look(self) -> float:
-        """Promote what is due; returns the seconds until the next look."""
+        """Work off what is due; returns the seconds until the next look."""
         self._heed_cancels()
         # An idle worker does this once a poll: it is one statement, unless something is due.
-        due = self._runner.at_once(lambda s: lifecycle.next_due(s, self._registry.model))
-        if due is None or due > dt.timedelta(0):
-            return self._poll if due is None else min(self._poll, due.total_seconds())
-        promoted, due = self._tick()
-        if due is not None and due <= dt.timedelta(0) and not promoted:
-            promoted, due = self._tick()  # it may have become due between promoting and asking
-        if promoted:
-            self._crew.hear()
-        if due is None or (due <= dt.timedelta(0) and not promoted):
-            return self._poll  # due, yet not promoted: somebody holds the row
-        return min(self._poll, max(0.0, due.total_seconds()))
+        due = self._next_times()
+        for _ in range(2):  # where others were faster, something else may have become due since
+            if not _is_due(due.first):
+                break
+            done = self._work_off(due)
+            due = self._next_times()
+            if done:
+                self._crew.hear()
+                if _is_due(due.first):
+                    return 0.0
+        if due.first is None or _is_due(due.first):
+            return self._poll  # due, yet not worked off: somebody holds the row, or it cannot be done
+        return min(self._poll, due.first.total_seconds())
 
-    def _tick(self) -> tuple[int, dt.timedelta | None]:
-        return self._runner.transact(lambda s: scheduler.tick(s, self._registry.model))
+    def _next_times(self) -> NextTimes:
+        if self._schedules is None:
+            return NextTimes(
+                self._runner.at_once(lambda s: lifecycle.next_due(s, self._registry.model)), None
+            )
+        return self._runner.at_once(self._schedules.next_times)
+
+    def _work_off(self, due: NextTimes) -> int:
+        """Make jobs of schedules that are due, and promote jobs that are; returns how many of both."""
+        number = 0
+        if self._schedules is not None and _is_due(due.schedules):
+            number += self._runner.transact(self._schedules.tick)
+        if _is_due(due.jobs):
+            number += self._runner.transact(lambda s: lifecycle.promote(s, self._registry.model))
+        return number
 
     def _heed_cancels(self) -> None:
         """Interrupt the jobs that run here and are to be cancelled."""
@@ -146,6 +166,7 @@ class Upkeep:
         """Give back what nobody runs: strays of this process, and the jobs of dead ones."""
         self._registration.give_back_strays({each.key for each in self._crew.running()})
         self._rescue()
+        self._registration.settle_schedules()
 
     def _probe(self, neighbours: Neighbours) -> None:
         """Take up at once what a dead process has left."""
@@ -168,6 +189,10 @@ class Upkeep:
                     for each in rescued
                 ]
             )
+
+
+def _is_due(time: dt.timedelta | None) -> bool:
+    return time is not None and time <= dt.timedelta(0)
 
 
 def _iso(seconds: float) -> str:

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqla_jobs
 
-REVISION = Path(__file__).parents[1] / "alembic_app" / "later" / "0003_notes.py"
+REVISION = Path(__file__).parents[1] / "alembic_app" / "later" / "0004_notes.py"
 
 NOTE = """
 class Note(Base):
@@ -23,7 +23,7 @@ class Note(Base):
 class Queue("""
 
 EDITS = {
-    "version.py": {'SCHEMA_VERSION: Final = "0002"': 'SCHEMA_VERSION: Final = "0003"'},
+    "version.py": {'SCHEMA_VERSION: Final = "0003"': 'SCHEMA_VERSION: Final = "0004"'},
     "job.py": {
         "    Identity,\n": "    Identity,\n    Index,\n",
         'conv("pk_sqla_jobs")': 'conv("pk_sqla_jobs")), Index(conv("ix_sqla_jobs_note"), "note"',

@@ -13,7 +13,7 @@ from typing import Any
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from typing_extensions import assert_type
 
-from sqla_jobs import Finished, Job, JobMixin, Jobs, JobState, RetryPolicy, Task, Worker, current_job
+from sqla_jobs import Finished, Job, JobMixin, Jobs, JobState, RetryPolicy, Synced, Task, Worker, current_job
 
 jobs = Jobs()
 assert_type(jobs, Jobs[Job])
@@ -149,6 +149,30 @@ jobs.task(keyword_session)  # type: ignore[arg-type] # pyright: ignore[reportArg
 jobs.task("send")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 jobs.task(priority="high")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 jobs.task(colour="red")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+
+
+# -- schedules -------------------------------------------------------------------------------------
+
+
+@jobs.every(dt.timedelta(minutes=5), kwargs={"to": "a"}, queue="mail", overlap="skip", catch_up="all")
+@jobs.cron("0 30 2 * * *", timezone="Europe/Paris", name="nightly", kwargs={"to": "b"})
+@jobs.task(queue="mail")
+def mail_report(session: Session, to: str) -> int:
+    return len(to)
+
+
+def scheduled(session: Session) -> None:
+    """The task is what it was."""
+    assert_type(mail_report(session, "a"), int)
+    assert_type(mail_report.enqueue(session, "a"), Job)
+    mail_report.enqueue(session, 5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert_type(jobs.sync_schedules(session, prune=True), Synced)
+    assert_type(jobs.sync_schedules(session).changed, tuple[str, ...])
+    jobs.sync_schedules("a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.every(60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.every(dt.timedelta(1), overlap="forbid")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.cron("@daily", every=5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    jobs.every(dt.timedelta(1))(no_session)  # type: ignore[type-var] # pyright: ignore[reportArgumentType]
 
 
 # -- a model of one's own --------------------------------------------------------------------------

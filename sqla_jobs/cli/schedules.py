@@ -1,0 +1,199 @@
+"""``sqla-jobs schedules``: what there is, and what is done to one by hand."""
+
+from __future__ import annotations
+
+import datetime as dt
+import difflib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+from zoneinfo import ZoneInfo
+
+import click
+from rich import box
+from rich.table import Table
+from rich.text import Text
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import NullPool
+
+from sqla_jobs import lifecycle, migrations
+from sqla_jobs.cli import database, target
+from sqla_jobs.cli.explain import console, shown, times
+from sqla_jobs.cron import Cron, Rule
+from sqla_jobs.errors import ConfigurationError, InvalidSchedule
+from sqla_jobs.lifecycle import ScheduleShown
+from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.scheduler import missed
+from sqla_jobs.statements import clock, job_table
+from sqla_jobs.tasks import Registry
+
+T = TypeVar("T")
+
+NEXT: Final = 5
+"""How many of a schedule's next times are shown."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the schedules are.
+
+    Parameters:
+        app: MODULE:JOBS, whose job table is in the schema to look into; None: ``schema`` says where.
+        schema: None: the connection's own.
+        database_url: None: that of the environment, else that of the application.
+    """
+
+    app: str | None
+    schema: str | None
+    database_url: str | None
+
+    def transact(self, verb: Callable[[Session, type[JobMixin], Registry[Any] | None], T]) -> T:
+        """Call a verb with a Session, the job model, and the application's Jobs if it was named; commit.
+
+        Raises:
+            SchemaError: the tables are missing, or of another revision.
+            ConfigurationError: nothing names a database.
+        """
+        jobs = None if self.app is None else target.load(self.app)
+        model = _model_in(self.schema) if jobs is None else jobs.model
+        chosen = database.choose(self.database_url)
+        if chosen is None and jobs is not None:
+            engine = database.own_database(jobs)[1]
+        else:
+            engine = database.engine(database.require(self.database_url), poolclass=NullPool)
+        with engine.connect() as connection:
+            migrations.check(connection, job_table(model).schema)
+        with sessionmaker(engine).begin() as session:
+            return verb(session, model, jobs)
+
+
+def _model_in(schema: str | None) -> type[JobMixin]:
+    if schema is None:
+        return Job
+
+    class Base(DeclarativeBase):
+        """Of one table."""
+
+    return type("JobThere", (JobMixin, Base), {"__table_args__": {"schema": schema}})
+
+
+# -- list ------------------------------------------------------------------------------------------
+
+
+def show(place: Place) -> None:
+    """Print all schedules, by name."""
+    found, now = place.transact(
+        lambda session, model, _: (
+            lifecycle.list_schedules(session, model),
+            session.scalars(clock(), {"now": None}).one(),
+        )
+    )
+    if not found:
+        click.echo("no schedule: a worker writes those of its code to the database when it starts")
+        return
+    table = Table(
+        *("name", "rule", "zone", f"next {NEXT} times", "last job", "enabled"),
+        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold",
+    )  # fmt: skip
+    for each in found:
+        rule, next_times = _rule_and_times(each, now)
+        last = "" if each.job_id is None else f"{each.job_id} {each.job_state}"
+        zone = each.timezone if each.cron is not None else ""
+        switch = "yes" if each.enabled else "no"
+        table.add_row(
+            each.name, rule, zone, next_times, last, f"{switch}, orphaned" if each.orphaned else switch
+        )
+    console().print(table)
+    if orphans := [each for each in found if each.orphaned]:
+        tasks = ", ".join(sorted({each.task for each in orphans}))
+        click.echo(f"orphaned: no worker that runs now knows the task: {tasks}")
+
+
+def _rule_and_times(row: ScheduleShown, now: dt.datetime) -> tuple[str, Text]:
+    told = row.cron or f"every {_span(row.every or 0)}"
+    try:
+        rule = row.rule()
+    except (InvalidSchedule, OverflowError) as error:  # written by hand, with SQL
+        return told, Text(f"none: {error}", style="red")
+    if not row.enabled:
+        return told, Text("")
+    zone = ZoneInfo(rule.timezone) if isinstance(rule, Cron) else dt.timezone.utc
+    found = _next(row, rule, now)
+    lines = [shown(each.astimezone(zone)) for each in found]
+    if found and found[0] <= now:
+        lines[0] += " (due)"
+    return told, Text("\n".join(lines))
+
+
+def _next(row: ScheduleShown, rule: Rule, now: dt.datetime) -> list[dt.datetime]:
+    first = row.next_run_at
+    if first is None:  # the first worker that looks sets it
+        return list(times(rule, now, NEXT))
+    try:
+        second = [missed(rule, first, now, "one").following] if first <= now else list(times(rule, first, 1))
+    except (InvalidSchedule, OverflowError):
+        second = []
+    return [first, *second, *(times(rule, second[0], NEXT - 2) if second else ())]
+
+
+def _span(seconds: float) -> str:
+    parts = []
+    for unit, size in (("day", 86_400), ("hour", 3600), ("minute", 60)):
+        number, seconds = divmod(seconds, size)
+        parts += [_plural(number, unit)] if number else []
+    parts += [_plural(seconds, "second")] if seconds or not parts else []
+    return " ".join(parts)
+
+
+def _plural(number: float, unit: str) -> str:
+    return f"{number:g} {unit}{'' if number == 1 else 's'}"
+
+
+# -- by hand ---------------------------------------------------------------------------------------
+
+
+def run(place: Place, name: str) -> None:
+    """Make a job of a schedule now."""
+
+    def verb(
+        session: Session, model: type[JobMixin], jobs: Registry[Any] | None
+    ) -> tuple[int, ScheduleShown]:
+        row = _find(session, model, name)
+        task = None if jobs is None else jobs.tasks.get(row.task)
+        job = lifecycle.run_schedule(
+            session,
+            model,
+            name,
+            queue=None if task is None else task.options.queue,
+            priority=None if task is None else task.options.priority,
+        )
+        if job is None:
+            raise ConfigurationError(f"schedule {name!r} was removed in this moment")
+        return job, row
+
+    job, row = place.transact(verb)
+    click.echo(f"job {job} of task {row.task} is queued")
+    if row.orphaned:
+        click.echo("It waits for a worker that knows the task: none that runs now does.", err=True)
+
+
+def switch(place: Place, name: str, *, enabled: bool) -> None:
+    """Switch a schedule on or off."""
+
+    def verb(session: Session, model: type[JobMixin], _: object) -> ScheduleShown:
+        row = _find(session, model, name)
+        lifecycle.switch_schedule(session, model, name, enabled=enabled)
+        return row
+
+    row = place.transact(verb)
+    already = " already" if row.enabled == enabled else ""
+    click.echo(f"schedule {name} is {'enabled' if enabled else 'disabled'}{already}")
+
+
+def _find(session: Session, model: type[JobMixin], name: str) -> ScheduleShown:
+    rows = {row.name: row for row in lifecycle.list_schedules(session, model)}
+    if name in rows:
+        return rows[name]
+    near = difflib.get_close_matches(name, rows, n=3)
+    hint = f"did you mean {' or '.join(map(repr, near))}?" if near else "`sqla-jobs schedules` lists them all"
+    raise ConfigurationError(f"there is no schedule {name!r}; {hint}")

@@ -1,0 +1,106 @@
+"""The verbs of jobs that are there already, as plain functions: cancel, prune. Session first."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable
+from typing import Any, Final
+
+from sqlalchemy.orm import Session, scoped_session
+
+from sqla_jobs import lifecycle
+from sqla_jobs.errors import InvalidOption, shown
+from sqla_jobs.lifecycle import Cancelled
+from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.outcome import JobState
+
+WEEK: Final = dt.timedelta(days=7)
+PRUNED: Final = (JobState.SUCCEEDED, JobState.CANCELLED)
+"""What `prune` deletes unless it is told otherwise: whoever looks after failed jobs may come late."""
+_FINAL: Final = tuple(each.value for each in JobState if each.is_final)
+
+
+def cancel(
+    session: Session | scoped_session[Any],
+    job: int | JobMixin,
+    *,
+    model: type[JobMixin] = Job,
+    now: dt.datetime | None = None,
+) -> Cancelled:
+    """Cancel a job, in the Session's transaction; never waits.
+
+    Parameters:
+        job: its id, or itself.
+        model: the job model, for an id; `Jobs.cancel` knows its own.
+        now: what the time is taken to be; None: the database's clock.
+
+    Returns:
+        What was done: ``cancelled`` (it waited), ``requested`` (it runs, and its worker interrupts it),
+        ``finished`` (too late), ``busy`` (somebody has it locked: nothing was written, ask again).
+
+    Raises:
+        JobNotFound: there is none of that id.
+        InvalidOption: it is no id, nor a job that is enqueued.
+    """
+    own = _session(session, "cancel")
+    own.flush()  # the job itself may be pending
+    if isinstance(job, JobMixin):
+        model, job = type(job), job.id
+    if type(job) is not int:
+        raise InvalidOption(f"cancel(…, {shown(job)}); expected the id of a job, or a job that is enqueued")
+    return lifecycle.cancel(own, model, job, now=now)
+
+
+def prune(
+    session: Session | scoped_session[Any],
+    *,
+    older_than: dt.timedelta = WEEK,
+    states: Iterable[JobState | str] = PRUNED,
+    limit: int | None = None,
+    model: type[JobMixin] = Job,
+    now: dt.datetime | None = None,
+) -> int:
+    """Delete jobs that finished long ago, the oldest first, in the Session's transaction.
+
+    A job that somebody has locked is passed over, and so is one whose deletion a foreign key refuses: how
+    many, and which tables refer to them, is logged.
+
+    Parameters:
+        older_than: since when they have been finished; zero: all that are.
+        states: out of ``succeeded``, ``failed``, ``cancelled``. Failed jobs are kept unless asked for.
+        limit: at most so many. None: all, in this one transaction; for many give a limit, commit, and call
+            again while it returns as many.
+        model: the job model; `Jobs.prune` knows its own.
+        now: what the time is taken to be; None: the database's clock.
+
+    Returns:
+        How many were deleted.
+
+    Raises:
+        InvalidOption: an age below zero, a state that is not final, a limit below one.
+    """
+    own = _session(session, "prune")
+    ages = dict.fromkeys(_final(states), lifecycle.check_age("older_than", older_than))
+    if limit is not None and (type(limit) is not int or limit < 1):
+        raise InvalidOption(f"limit {shown(limit)}; expected a whole number from 1, or None for all")
+    own.flush()
+    return sum(lifecycle.prune(own, model, ages, limit=limit, now=now))
+
+
+def _final(states: Iterable[JobState | str]) -> list[JobState]:
+    if isinstance(states, str):
+        raise InvalidOption(f"states is the text {shown(states)}; expected several: [{shown(states)}]")
+    asked = list(states)
+    for each in asked:
+        if each not in _FINAL:
+            raise InvalidOption(
+                f"prune of {shown(each)} jobs; expected states out of {', '.join(_FINAL)}: others are not "
+                "finished, and cancel() or cancel_all() ends them first"
+            )
+    return [JobState(each) for each in asked]
+
+
+def _session(given: Session | scoped_session[Any], verb: str) -> Session:
+    if not isinstance(given, (Session, scoped_session)):
+        raise InvalidOption(f"{verb}({shown(given)}, …); expected a Session or scoped_session first")
+    return given() if isinstance(given, scoped_session) else given
