@@ -9,7 +9,8 @@ import pytest
 from sqlalchemy import Engine, text
 from sqlalchemy.orm import Session
 
-from sqla_jobs import Job, Jobs, JobState, Worker, current_job
+from sqla_jobs import Finished, Job, Jobs, JobState, Worker, current_job
+from sqla_jobs.worker import hands
 from tests.support.lane import leave_effect
 from tests.support.server import Database
 from tests.support.told import Told
@@ -92,3 +93,57 @@ def test_at_a_higher_level_the_next_job_is_claimed_apart(two: Two, database: Dat
         assert [done.state for done in two.told.take(2)] == [JobState.SUCCEEDED] * 2
         assert careful.state == "running"
     assert len(two.runs) == len(set(two.runs)) == 2
+
+
+def test_while_hooks_take_long_the_next_job_is_not_claimed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would wait for them, claimed, while another worker could run it."""
+    monkeypatch.setattr(hands, "_LONG_HOOK", -1.0)
+    jobs: Jobs[Job] = Jobs()
+    told, go_on = threading.Semaphore(0), threading.Semaphore(0)
+
+    @jobs.task(name="t")
+    def task(session: Session) -> None:
+        leave_effect(session)
+
+    def hook(_: Worker, __: Finished) -> None:
+        told.release()
+        assert go_on.acquire(timeout=PATIENCE)
+
+    with database.sessionmaker.begin() as session:
+        session.add_all([task.job() for _ in range(3)])
+    with Worker(jobs, database.engine, poll_interval=SOON, on_finish=hook):
+        assert told.acquire(timeout=PATIENCE)
+        go_on.release()
+        assert told.acquire(timeout=PATIENCE)
+        states = [row.state for row in database.rows(ROWS)]
+        go_on.release(2)
+        assert states == ["succeeded", "succeeded", "queued"]
+        until(database, "SELECT count(*) = 3 FROM sqla_jobs WHERE state = 'succeeded'")
+
+
+def test_a_hook_that_ends_its_thread_gives_back_what_was_claimed_with_the_last(
+    two: Two, database: Database
+) -> None:
+    def leave(_: Worker, __: Finished) -> None:
+        raise SystemExit
+
+    # No sweep that would find it later.
+    hour = timedelta(hours=1)
+    leaving = Worker(
+        two.jobs,
+        database.engine,
+        poll_interval=SOON,
+        heartbeat_interval=hour,
+        heartbeat_limit=3 * hour,
+        on_finish=leave,
+    )
+    with leaving:
+        assert two.begun.wait(PATIENCE)
+        two.go_on.set()
+        until(database, "SELECT count(*) = 1 FROM sqla_jobs WHERE state = 'queued' AND claim = 1")
+    rows = [(row.state, row.claim) for row in database.rows(ROWS)]
+    assert rows == [("succeeded", 1), ("queued", 1)]
+    assert len(two.runs) == 1
+    assert database.scalar("SELECT attempt FROM sqla_jobs WHERE state = 'queued'") == 0
