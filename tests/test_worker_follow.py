@@ -123,27 +123,41 @@ def test_while_hooks_take_long_the_next_job_is_not_claimed(
         until(database, "SELECT count(*) = 3 FROM sqla_jobs WHERE state = 'succeeded'")
 
 
-def test_a_hook_that_ends_its_thread_gives_back_what_was_claimed_with_the_last(
-    two: Two, database: Database
-) -> None:
-    def leave(_: Worker, __: Finished) -> None:
-        raise SystemExit
+def test_a_hook_that_ends_its_thread_gives_back_what_was_claimed_with_the_last(database: Database) -> None:
+    jobs: Jobs[Job] = Jobs()
+    running, go_on = (
+        threading.Semaphore(0),
+        {1: threading.Event(), 2: threading.Event(), 3: threading.Event()},
+    )
 
-    # No sweep that would find it later.
+    @jobs.task(name="t")
+    def task(session: Session) -> None:
+        leave_effect(session)
+        session.flush()
+        running.release()
+        assert go_on[current_job().id].wait(PATIENCE)
+
+    def leave(_: Worker, finished: Finished) -> None:
+        if finished.job.id == 1:
+            raise SystemExit
+
+    with database.sessionmaker.begin() as session:
+        session.add_all([task.job() for _ in range(3)])
     hour = timedelta(hours=1)
-    leaving = Worker(
-        two.jobs,
+    # No sweep that would find it later; and the other thread has something to do.
+    with Worker(
+        jobs,
         database.engine,
+        threads=2,
         poll_interval=SOON,
         heartbeat_interval=hour,
         heartbeat_limit=3 * hour,
         on_finish=leave,
-    )
-    with leaving:
-        assert two.begun.wait(PATIENCE)
-        two.go_on.set()
-        until(database, "SELECT count(*) = 1 FROM sqla_jobs WHERE state = 'queued' AND claim = 1")
-    rows = [(row.state, row.claim) for row in database.rows(ROWS)]
-    assert rows == [("succeeded", 1), ("queued", 1)]
-    assert len(two.runs) == 1
-    assert database.scalar("SELECT attempt FROM sqla_jobs WHERE state = 'queued'") == 0
+    ):
+        assert running.acquire(timeout=PATIENCE)
+        assert running.acquire(timeout=PATIENCE)
+        go_on[1].set()
+        until(database, "SELECT state = 'queued' AND claim = 1 AND attempt = 0 FROM sqla_jobs WHERE id = 3")
+        go_on[2].set()
+        go_on[3].set()
+        until(database, "SELECT count(*) = 3 FROM sqla_jobs WHERE state = 'succeeded'")
