@@ -16,7 +16,6 @@ from sqlalchemy import (
     bindparam,
     false,
     func,
-    not_,
     null,
     or_,
     select,
@@ -53,6 +52,11 @@ def _is_fast(task: ColumnElement[str]) -> ColumnElement[bool]:
     return task == func.any(bindparam("fast", type_=ARRAY(Text)))
 
 
+def _is_slow(task: ColumnElement[str]) -> ColumnElement[bool]:
+    # Not by not_(): of `= ANY` SQLAlchemy 2.0 makes `!= ANY`.
+    return task != func.all(bindparam("fast", type_=ARRAY(Text)))
+
+
 def _waiting(job: Table) -> list[ColumnElement[Any]]:
     """The columns of a claim, of a row that stays ``queued``: this worker starts it now."""
     worker = bindparam("p_worker_id", type_=BigInteger).label("worker_id")
@@ -87,7 +91,7 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
         update(job)
         .where(
             is_(job.c.id, picked.c.id),
-            or_(not_(_is_fast(picked.c.task)), picked.c.crashes >= ONE, somebody_died),
+            or_(_is_slow(picked.c.task), picked.c.crashes >= ONE, somebody_died),
         )
         .values(run_under(job))
         .returning(*claimed(job), durable())
