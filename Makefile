@@ -8,7 +8,7 @@ JOBS ?= 2
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help venv check fix test demo mutants bench build clean
+.PHONY: help venv check fix test lowest demo mutants bench build clean
 
 help: ## this list
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST) | expand -t 12
@@ -38,6 +38,18 @@ fix: venv ## let ruff repair and format
 test: venv ## the tests, on an embedded PostgreSQL or SQLA_JOBS_TEST_DATABASE_URL
 	$(BIN)/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS)
 
+lowest: $(VENV)-lowest/.installed ## the tests that send SQL, on the lowest SQLAlchemy and psycopg (Python 3.10 to 3.12)
+	$(VENV)-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS) $(if $(ARGS),,$(NO_SQL:%=--ignore=tests/test_%.py))
+
+# Tests of files, pages, wheels and pure functions: the versions are nothing to them.
+NO_SQL = benchmarks cron cron_dst cron_oracle cron_syntax demo docs docs_complete errors mutants outcome packaging policy typing
+
+$(VENV)-lowest/.installed: pyproject.toml
+	@$(PYTHON) -m venv $(VENV)-lowest
+	PYTHONWARNINGS=ignore $(VENV)-lowest/bin/python -m pip install --quiet --disable-pip-version-check \
+		--editable '.[test]' 'sqlalchemy==2.0.30' 'psycopg==3.2.1' 'psycopg-binary==3.2.1'
+	@touch $@
+
 demo: venv ## the shop example: orders, workers, a kill -9
 	$(BIN)/sqla-jobs demo $(ARGS)
 
@@ -56,5 +68,5 @@ build: venv ## sdist and wheel in dist/
 	$(BIN)/python -m build
 
 clean: ## remove what the others made
-	rm -rf $(VENV) build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VENV)-lowest build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
