@@ -106,7 +106,7 @@ class Schedules:
             )  # fmt: skip
         elif busy:
             log.info(
-                "schedule %r: the run of %s is left out, since its last job is not finished",
+                "schedule %r: the run of %s is left out, since a job of it is not finished",
                 row.name, ticks[-1].isoformat(), extra={"schedule": row.name},
             )  # fmt: skip
             ticks = ()
