@@ -37,6 +37,7 @@ from sqla_jobs.lifecycle.jobs import (
     remaining,
     standing,
     take,
+    unfinished,
 )
 from sqla_jobs.lifecycle.prunes import check_age, prune
 from sqla_jobs.lifecycle.retries import Retried, retry
@@ -126,5 +127,6 @@ __all__ = [
     "sync",
     "take",
     "target",
+    "unfinished",
     "unheld",
 ]

@@ -9,7 +9,7 @@
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     retried      stopped, retry, holder: to run once more
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
-    unfinished   remaining, has_work: what is left to do
+    unfinished   remaining, has_work, unfinished: what is left to do
     by_hand      run_schedule, switch_schedule
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
@@ -96,7 +96,7 @@ from sqla_jobs.statements.terms import (
     job_table,
     now,
 )
-from sqla_jobs.statements.unfinished import has_work, remaining
+from sqla_jobs.statements.unfinished import has_work, remaining, unfinished
 from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbeat, known, register
 
 __all__ = [
@@ -182,6 +182,7 @@ __all__ = [
     "take",
     "take_due",
     "undefine",
+    "unfinished",
     "unheld",
     "unlock",
     "which_table",
