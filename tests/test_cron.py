@@ -155,6 +155,12 @@ def test_an_unknown_zone_is_refused(name: str, message: str) -> None:
     assert refused.value.field == "timezone"
 
 
+@pytest.mark.parametrize("name", ["localtime", "Factory"])
+def test_a_zone_that_depends_on_the_machine_is_refused(name: str) -> None:
+    with pytest.raises(InvalidSchedule, match="means another zone on each machine"):
+        Cron("* * * * *", timezone=name)
+
+
 def test_a_machine_without_zones_is_told_what_to_install(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -189,9 +189,14 @@ def test_overlap_skip_waits_for_the_end_of_the_last_job(
         assert schedules.tick(session, now=NOW + 5 * MINUTE) == 1
     assert "is left out, since a job of it is not finished" in caplog.text
     assert (ticks(session), row.next_run_at, row.last_tick_at) == ([NOW], NOW + 10 * MINUTE, NOW)
-    session.execute(text("UPDATE sqla_jobs SET state = 'failed', finished_at = now()"))
-    schedules.tick(session, now=NOW + 10 * MINUTE)
-    assert ticks(session) == [NOW, NOW + 10 * MINUTE]
+    told = len(caplog.records)
+    with caplog.at_level(logging.INFO, "sqla_jobs"):
+        schedules.tick(session, now=NOW + 10 * MINUTE)
+        assert len(caplog.records) == told, "it is told once, not at each tick"
+        session.execute(text("UPDATE sqla_jobs SET state = 'failed', finished_at = now()"))
+        schedules.tick(session, now=NOW + 15 * MINUTE)
+    assert ticks(session) == [NOW, NOW + 15 * MINUTE]
+    assert "2 runs were left out until its job was finished" in caplog.text
 
 
 def test_overlap_skip_sees_an_earlier_job_behind_one_that_was_run_by_hand(
@@ -199,9 +204,10 @@ def test_overlap_skip_sees_an_earlier_job_behind_one_that_was_run_by_hand(
 ) -> None:
     row = add(session, overlap="skip")
     schedules.tick(session, now=NOW)
-    by_hand = lifecycle.run_schedule(session, Job, "s", now=NOW + MINUTE)
+    made = lifecycle.run_schedule(session, Job, "s", now=NOW + MINUTE)
+    assert made is not None
     session.execute(
-        text("UPDATE sqla_jobs SET state = 'succeeded', finished_at = now() WHERE id = :id"), {"id": by_hand}
+        text("UPDATE sqla_jobs SET state = 'succeeded', finished_at = now() WHERE id = :id"), {"id": made[0]}
     )
     assert schedules.tick(session, now=LATER) == 1
     assert ticks(session) == [NOW, NOW + MINUTE], "the first is still queued"
@@ -216,11 +222,13 @@ def test_overlap_allow_does_not(session: Session, schedules: Schedules) -> None:
 
 
 def test_overlap_is_of_one_schedule_only_and_of_missed_runs_there_is_one(
-    session: Session, schedules: Schedules
+    session: Session, schedules: Schedules, caplog: pytest.LogCaptureFixture
 ) -> None:
     add(session)
     add(session, "other", overlap="skip", catch_up="all")
-    schedules.tick(session, now=LATER)
+    with caplog.at_level(logging.WARNING, "sqla_jobs"):
+        schedules.tick(session, now=LATER)
+    assert caplog.text == "", "that is what skip says"
     assert [job.schedule_id for job in made(session)] == sorted(job.schedule_id for job in made(session))
     assert ticks(session) == [NOW + 15 * MINUTE] * 2
 
