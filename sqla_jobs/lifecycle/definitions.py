@@ -114,7 +114,8 @@ def sync(
 
     Parameters:
         waited: the names that were ``newer`` when this process asked before. One that has no row now had been
-            switched off, and nothing but this knows it.
+            switched off, and nothing but this knows it. Who asks again waits for no lock: what somebody has
+            locked is ``newer`` still.
     """
     given = {each.name: each for each in sorted(definitions, key=lambda each: each.name)}
     if not given:
@@ -131,7 +132,7 @@ def sync(
     # two who sync never wait for each other.
     contested = {name: given[name] for name, act in acts.items() if act in ("change", "remove")}
     if contested:
-        acts |= _decide(session, model, contested, lock=True, force=force, now=now)
+        acts |= _decide(session, model, contested, lock=True, wait=not waited, force=force, now=now)
     wanted = {act: tuple(name for name, each in acts.items() if each == act) for act in _ACTS}
     synced = Synced(
         added=wanted["add"],
@@ -154,11 +155,14 @@ def _decide(
     given: Mapping[str, Definition],
     *,
     lock: bool,
+    wait: bool = True,
     force: bool,
     now: dt.datetime | None,
 ) -> dict[str, _Act]:
     """What follows for each definition; with ``lock`` it is done."""
-    found = execute(session, model, statements.standing_schedules(model, lock), names=list(given), now=now)
+    found = execute(
+        session, model, statements.standing_schedules(model, lock, wait), names=list(given), now=now
+    )
     rows = {row.name: row for row in found}
     asked = [
         name
@@ -172,7 +176,10 @@ def _decide(
         if not lock:
             continue
         if acts[name] == "add":
-            acts[name] = "keep"  # removed in this very moment; whoever syncs next makes it again
+            # Removed in this very moment, and whoever syncs next makes it again; or locked.
+            acts[name] = "keep" if wait else "newer"
+        elif not wait and name not in rows:
+            acts[name] = "newer"  # to be removed, and locked
         elif acts[name] == "change":
             _change(session, model, each, rows[name], force=force, now=now)
     if lock:
