@@ -4,13 +4,13 @@ import sys as _sys
 
 from sqla_jobs.errors import Cancel, Snooze
 from sqla_jobs.jobs import Jobs
-from sqla_jobs.lifecycle import Cancelled, Synced
+from sqla_jobs.lifecycle import Cancelled, Retried, Synced
 from sqla_jobs.models import Job, JobMixin, Schedule, metadata
 from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.tasks import Task, current_job
-from sqla_jobs.verbs import cancel, prune
+from sqla_jobs.verbs import cancel, prune, retry
 from sqla_jobs.worker import Worker
 
 if "alembic.autogenerate" in _sys.modules:  # imported from an env.py: teach autogenerate our tables
@@ -24,6 +24,7 @@ __all__ = [
     "JobMixin",
     "JobState",
     "Jobs",
+    "Retried",
     "RetryPolicy",
     "Schedule",
     "Snooze",
@@ -34,4 +35,5 @@ __all__ = [
     "current_job",
     "metadata",
     "prune",
+    "retry",
 ]

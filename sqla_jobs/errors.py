@@ -18,6 +18,7 @@ JobsError
     - JobTimeout                       it ran longer than its timeout, and was interrupted
   x ClaimLost                        somebody else has taken over the job
   x JobNotFound           (LookupError)  no job has this id
+  x DuplicateJob                     another job holds the unique key of this one
   x SchemaError                      the tables are missing, or of another revision
   x ConfigurationError               nothing says which database, which module, ...
 
@@ -40,6 +41,7 @@ __all__ = [
     "ClaimLost",
     "ConfigurationError",
     "DefinitionError",
+    "DuplicateJob",
     "EnqueueError",
     "GiveBack",
     "InvalidArguments",
@@ -281,6 +283,27 @@ class JobNotFound(JobsError, LookupError):
 
     def __init__(self, job_id: int) -> None:
         super().__init__(f"there is no job {job_id}: it was pruned, or never was, or is not committed yet")
+        self.job_id = job_id
+
+
+class DuplicateJob(JobsError):
+    """Another job holds the unique key of this one.
+
+    Attributes:
+        unique_key: the key, as it is in the rows.
+        holder: the id of the job that holds it; None: this transaction cannot see it, or not any more.
+        job_id: the job that cannot have it; None: it is not in the table.
+    """
+
+    def __init__(self, unique_key: str, holder: int | None = None, job_id: int | None = None) -> None:
+        who = "the job" if job_id is None else f"job {job_id}"
+        by = "a job that this transaction does not see" if holder is None else f"job {holder}"
+        super().__init__(
+            f"{who} cannot have the unique key {unique_key}, which is held by {by}: wait until that one lets"
+            " go of it, or cancel it"
+        )
+        self.unique_key = unique_key
+        self.holder = holder
         self.job_id = job_id
 
 

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle, runner
 from sqla_jobs.errors import InvalidOption, TaskDefinitionError, shown
-from sqla_jobs.lifecycle import Cancelled
+from sqla_jobs.lifecycle import Cancelled, Retried
 from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
 from sqla_jobs.models import companions as companions_of
 from sqla_jobs.models import create_all as create_tables
@@ -30,7 +30,7 @@ from sqla_jobs.tasks import (
     enqueue_many,
     keep_house,
 )
-from sqla_jobs.verbs import PRUNED, WEEK, cancel, prune
+from sqla_jobs.verbs import PRUNED, WEEK, cancel, prune, retry
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -222,7 +222,7 @@ class Jobs(Recurring[JobT]):
         """
         return enqueue_many(self.model, session, jobs)
 
-    # -- cancel, prune -----------------------------------------------------------------------------
+    # -- cancel, retry, prune -------------------------------------------------------------------------
 
     def cancel(
         self, session: Session | scoped_session[Any], job: int | JobT, *, now: dt.datetime | None = None
@@ -259,6 +259,22 @@ class Jobs(Recurring[JobT]):
             raise InvalidOption(f"task {shown(task)}; expected a task, or the name of one")
         own: Session = session() if isinstance(session, scoped_session) else session
         return lifecycle.cancel_waiting(own, self.model, queue=queue, task=task, now=now)
+
+    def retry(
+        self,
+        session: Session | scoped_session[Any],
+        job: int | JobT,
+        *,
+        again: bool = False,
+        now: dt.datetime | None = None,
+    ) -> Retried:
+        """Run a job once more, or at once, in the Session's transaction. See `sqla_jobs.retry`.
+
+        Raises:
+            JobNotFound: there is none of that id.
+            DuplicateJob: another job holds its unique key.
+        """
+        return retry(session, job, again=again, model=self.model, now=now)
 
     def prune(
         self,

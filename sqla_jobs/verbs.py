@@ -1,4 +1,4 @@
-"""The verbs of jobs that are there already, as plain functions: cancel, prune. Session first."""
+"""The verbs of jobs that are there already, as plain functions: cancel, retry, prune. Session first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import InvalidOption, shown
-from sqla_jobs.lifecycle import Cancelled
+from sqla_jobs.lifecycle import Cancelled, Retried
 from sqla_jobs.models import Job, JobMixin
 from sqla_jobs.outcome import JobState
 
@@ -43,12 +43,42 @@ def cancel(
         InvalidOption: it is no id, nor a job that is enqueued.
     """
     own = _session(session, "cancel")
-    own.flush()  # the job itself may be pending
-    if isinstance(job, JobMixin):
-        model, job = type(job), job.id
-    if type(job) is not int:
-        raise InvalidOption(f"cancel(…, {shown(job)}); expected the id of a job, or a job that is enqueued")
-    return lifecycle.cancel(own, model, job, now=now)
+    model, job_id = _found(own, "cancel", model, job)
+    return lifecycle.cancel(own, model, job_id, now=now)
+
+
+def retry(
+    session: Session | scoped_session[Any],
+    job: int | JobMixin,
+    *,
+    again: bool = False,
+    model: type[JobMixin] = Job,
+    now: dt.datetime | None = None,
+) -> Retried:
+    """Run a job once more: one that failed or was cancelled, or at once one that waits for its time.
+
+    In the Session's transaction; never waits for who runs the job. It is ``queued`` then for this very
+    moment, with all its attempts before it; what its row says of the earlier ones stays. If it had a unique
+    key, it takes that again, for which it waits as an enqueue does.
+
+    Parameters:
+        job: its id, or itself.
+        again: also if it has succeeded; what it did then is not undone.
+        model: the job model, for an id; `Jobs.retry` knows its own.
+        now: what the time is taken to be; None: the database's clock.
+
+    Returns:
+        What was done: ``retried``; or nothing was written, because it is ``queued`` already, or ``running``,
+        or has ``succeeded``, or is ``busy`` (somebody has it locked: ask again).
+
+    Raises:
+        JobNotFound: there is none of that id.
+        DuplicateJob: another job holds its unique key; the transaction is as it was.
+        InvalidOption: it is no id, nor a job that is enqueued.
+    """
+    own = _session(session, "retry")
+    model, job_id = _found(own, "retry", model, job)
+    return lifecycle.retry(own, model, job_id, again=again, now=now)
 
 
 def prune(
@@ -98,6 +128,17 @@ def _final(states: Iterable[JobState | str]) -> list[JobState]:
                 "finished, and cancel() or cancel_all() ends them first"
             )
     return [JobState(each) for each in asked]
+
+
+def _found(
+    session: Session, verb: str, model: type[JobMixin], job: int | JobMixin
+) -> tuple[type[JobMixin], int]:
+    session.flush()  # the job itself may be pending
+    if isinstance(job, JobMixin):
+        model, job = type(job), job.id
+    if type(job) is not int:
+        raise InvalidOption(f"{verb}(…, {shown(job)}); expected the id of a job, or a job that is enqueued")
+    return model, job
 
 
 def _session(given: Session | scoped_session[Any], verb: str) -> Session:

@@ -57,8 +57,14 @@ def test_five_times_from_now() -> None:
         (["@daily", "--timezone", "Mars/Base"], "timezone is 'Mars/Base'; expected an IANA name"),
         (["@daily", "--after", "noon"], "--after is 'noon'; expected a time such as"),
         (["@daily", "--count", "0"], "0 is not in the range"),
+        (["@yearly", "--after", "9999-12-30"], "has no time after"),
     ],
 )
 def test_what_explain_refuses(arguments: list[str], expected: str) -> None:
     result = explain(*arguments)
     assert (result.exit_code, expected in result.output) == (2, True), result.output
+
+
+def test_in_utc_there_is_one_column() -> None:
+    rows = explain("0 0 3,15 * * *", "--after", "2016-10-11T16:34", "--count", "1").output.splitlines()
+    assert [row.rstrip() for row in rows] == ["UTC", "Wed 2016-10-12 03:00:00"]

@@ -156,9 +156,9 @@ def test_an_orphan_is_one_whose_task_no_living_worker_knows(sqla_jobs: Command, 
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ("'61 * * * *', 'UTC', NULL", "none: "),
-        ("'* * * * *', 'Mars/Base', NULL", "none: timezone is 'Mars/Base'"),
-        ("NULL, 'UTC', '10 ms'", "none: "),
+        ("'61 * * * *', 'UTC', NULL", "cron line '61 * * * *': minute is '61'"),
+        ("'* * * * *', 'Mars/Base', NULL", "timezone is 'Mars/Base'"),
+        ("NULL, 'UTC', '10 ms'", "interval is"),
     ],
 )
 def test_a_rule_that_cannot_be_read_does_not_hide_the_others(
@@ -169,7 +169,9 @@ def test_a_rule_that_cannot_be_read_does_not_hide_the_others(
     )
     add(database, name="b", task="t", cron="@yearly")
     rows = sqla_jobs("schedules").output.splitlines()
-    assert expected in rows[2]
+    assert "none, see below" in rows[2]
+    (told,) = [row for row in rows if row.startswith("a: no next time, until its row is corrected: ")]
+    assert expected in told
     assert rows[3].split()[:2] == ["b", "@yearly"]
 
 
@@ -204,7 +206,7 @@ def test_run_makes_a_job_beside_the_times(sqla_jobs: Command, synced: Jobs[Any],
     [job] = database.rows("SELECT * FROM sqla_jobs")
     assert result.exit_code == 0
     assert result.output.splitlines() == [
-        f"job {job.id} of task report is queued",
+        f"job {job.id} of task report is queued in reports",
         "It waits for a worker that knows the task: none that runs now does.",
     ]
     assert (job.task, job.arguments, job.state) == ("report", {"kind": "long"}, "queued")

@@ -42,6 +42,23 @@ def test_k20_an_invalid_line_is_refused_when_the_rule_is_made(line: str) -> None
         Cron(line)
 
 
+def test_a_line_without_end_is_refused_before_it_is_read() -> None:
+    whole = ",".join(map(str, range(60)))
+    assert Cron(f"{whole} {whole} * * * *").next(NOON) == at("2026-01-05T12:00:01")
+    with pytest.raises(InvalidSchedule) as refused:
+        Cron(f"{'1,' * 1000}1 * * * *")
+    assert str(refused.value) == (
+        "cron line is '1,1,1,1,1,1,1,1,1,1,…'; expected at most 1000 characters, in which all can be said;"
+        " it has 2009"
+    )
+
+
+def test_a_line_is_read_once_however_often_it_ticks(monkeypatch: pytest.MonkeyPatch) -> None:
+    Cron("17 4,5 6 * *")
+    monkeypatch.setattr("sqla_jobs.cron.line.croniter", None)
+    assert Cron("17 4,5 6 * *", "Europe/Paris").next(NOON) == at("2026-01-06T03:17")
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [
@@ -136,6 +153,12 @@ def test_an_unknown_zone_is_refused(name: str, message: str) -> None:
     with pytest.raises(InvalidSchedule, match=message) as refused:
         Cron("* * * * *", timezone=name)
     assert refused.value.field == "timezone"
+
+
+@pytest.mark.parametrize("name", ["localtime", "Factory"])
+def test_a_zone_that_depends_on_the_machine_is_refused(name: str) -> None:
+    with pytest.raises(InvalidSchedule, match="means another zone on each machine"):
+        Cron("* * * * *", timezone=name)
 
 
 def test_a_machine_without_zones_is_told_what_to_install(

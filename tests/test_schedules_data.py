@@ -50,6 +50,7 @@ def test_a_next_time_that_is_given_is_kept(session: Session) -> None:
     assert add(session, every=HOUR, next_run_at=at).next_run_at == at
 
 
+NAIVE = dt.datetime(2026, 1, 1)  # noqa: DTZ001
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({}, "cron or every is 'neither'; expected one of them"),
     ({"cron": "@daily", "every": HOUR}, "cron or every is"),
@@ -70,6 +71,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"every": HOUR, "enabled": "yes"}, "enabled is 'yes'"),
     ({"every": HOUR, "arguments": [1]}, "arguments is"),
     ({"every": HOUR, "task": ""}, "task is ''"),
+    ({"every": HOUR, "next_run_at": NAIVE}, "next_run_at is '2026-01-01T00:00:00'"),
 ]
 
 

@@ -159,6 +159,58 @@ def test_a_worker_that_had_to_wait_for_newer_ones_to_go_writes_its_definition_th
         until(database, "SELECT every = '1 hour' FROM sqla_jobs_schedules WHERE name = 'report'")
 
 
+def test_what_an_older_process_had_switched_off_it_does_not_remove_when_it_comes_back(
+    database: Database,
+) -> None:
+    """Without a row there was nothing to remember it by: whoever had to wait for it knows."""
+    with database.sessionmaker.begin() as session:
+        live(session, OFF)
+    written = "SELECT count(*) = 1 FROM sqla_jobs_schedules WHERE name = 'report'"
+    with Worker(OLD, database.engine, poll_interval=SOON, heartbeat_interval=SOON, heartbeat_limit=MINUTE):
+        assert not database.scalar(written)
+        database.execute("DELETE FROM sqla_jobs_workers WHERE pid = 1")
+        until(database, written)
+        with database.sessionmaker.begin() as session:
+            live(session, OFF)
+            assert "report" in OFF.sync_schedules(session).newer
+        assert database.scalar(written)
+    with database.sessionmaker.begin() as session:
+        assert "report" in OFF.sync_schedules(session).removed, "nobody is left who has it"
+
+
+def test_who_waits_for_newer_ones_to_go_waits_for_no_lock_and_goes_on_ticking(database: Database) -> None:
+    with database.sessionmaker.begin() as session:
+        OLD.sync_schedules(session)
+        NEW.sync_schedules(session)
+        live(session, NEW)
+    with (
+        Worker(OLD, database.engine, poll_interval=SOON, heartbeat_interval=SOON, heartbeat_limit=MINUTE),
+        database.engine.connect() as editor,
+    ):
+        editor.execute(text("SELECT FROM sqla_jobs_schedules WHERE name = 'report' FOR UPDATE"))
+        database.execute("DELETE FROM sqla_jobs_workers WHERE pid = 1")
+        database.execute(
+            "INSERT INTO sqla_jobs_schedules (name, task, cron, next_run_at)"
+            " SELECT 'each second', task, '* * * * * *', now() FROM sqla_jobs_schedules WHERE name = 'report'"
+        )
+        until(
+            database,
+            "SELECT count(*) >= 3 FROM sqla_jobs JOIN sqla_jobs_schedules s ON s.id = schedule_id"
+            " WHERE s.name = 'each second'",
+        )
+        editor.rollback()
+        until(database, "SELECT every = '1 hour' FROM sqla_jobs_schedules WHERE name = 'report'")
+
+
+def test_nor_what_was_brought_back_by_force_beside_it(session: Session) -> None:
+    live(session, OFF)
+    live(session, OLD, worker=2)
+    assert OLD.sync_schedules(session, now=NOW).newer == ("report",)
+    assert OLD.sync_schedules(session, force=True, now=NOW) == Synced(added=("report",))
+    assert OFF.sync_schedules(session, now=NOW) == Synced(newer=("report",))
+    assert OFF.sync_schedules(session, force=True, now=NOW) == Synced(removed=("report",))
+
+
 # -- absence ---------------------------------------------------------------------------------------
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import text
+from sqlalchemy.exc import DataError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Jobs, Schedule, lifecycle
@@ -75,6 +76,26 @@ def test_before_its_time_nothing_happens(session: Session, schedules: Schedules)
     assert (made(session), row.next_run_at) == ([], NOW)
     assert schedules.next_times(session, now=NOW - SECOND).schedules == SECOND
     assert schedules.next_times(session, now=NOW + SECOND).schedules == -SECOND
+
+
+@pytest.mark.parametrize("jitter", ["infinity", "178000000 years", "-1 day"])
+def test_a_jitter_that_is_none_stops_no_other_schedule(
+    session: Session, schedules: Schedules, jitter: str
+) -> None:
+    """From SQL: nothing has checked it."""
+    for name in ("odd", "sound"):
+        add(session, name)
+    try:
+        with session.begin_nested():
+            session.execute(
+                text("UPDATE sqla_jobs_schedules SET jitter = CAST(:jitter AS interval) WHERE name = 'odd'"),
+                {"jitter": jitter},
+            )
+    except DataError:
+        pytest.skip("this server has no such interval")
+    assert schedules.tick(session, now=NOW) == 2
+    assert ticks(session) == [NOW, NOW]
+    assert all(NOW <= job.run_at <= NOW + dt.timedelta(days=36_525) for job in made(session))
 
 
 def test_jitter_puts_off_the_run_but_not_the_tick(session: Session, schedules: Schedules) -> None:
@@ -166,11 +187,31 @@ def test_overlap_skip_waits_for_the_end_of_the_last_job(
     session.execute(text("UPDATE sqla_jobs SET state = :state"), {"state": state})
     with caplog.at_level(logging.INFO, "sqla_jobs"):
         assert schedules.tick(session, now=NOW + 5 * MINUTE) == 1
-    assert "is left out, since its last job is not finished" in caplog.text
+    assert "is left out, since a job of it is not finished" in caplog.text
     assert (ticks(session), row.next_run_at, row.last_tick_at) == ([NOW], NOW + 10 * MINUTE, NOW)
-    session.execute(text("UPDATE sqla_jobs SET state = 'failed', finished_at = now()"))
-    schedules.tick(session, now=NOW + 10 * MINUTE)
-    assert ticks(session) == [NOW, NOW + 10 * MINUTE]
+    told = len(caplog.records)
+    with caplog.at_level(logging.INFO, "sqla_jobs"):
+        schedules.tick(session, now=NOW + 10 * MINUTE)
+        assert len(caplog.records) == told, "it is told once, not at each tick"
+        session.execute(text("UPDATE sqla_jobs SET state = 'failed', finished_at = now()"))
+        schedules.tick(session, now=NOW + 15 * MINUTE)
+    assert ticks(session) == [NOW, NOW + 15 * MINUTE]
+    assert "2 runs were left out until its job was finished" in caplog.text
+
+
+def test_overlap_skip_sees_an_earlier_job_behind_one_that_was_run_by_hand(
+    session: Session, schedules: Schedules
+) -> None:
+    row = add(session, overlap="skip")
+    schedules.tick(session, now=NOW)
+    made = lifecycle.run_schedule(session, Job, "s", now=NOW + MINUTE)
+    assert made is not None
+    session.execute(
+        text("UPDATE sqla_jobs SET state = 'succeeded', finished_at = now() WHERE id = :id"), {"id": made[0]}
+    )
+    assert schedules.tick(session, now=LATER) == 1
+    assert ticks(session) == [NOW, NOW + MINUTE], "the first is still queued"
+    assert row.last_tick_at == NOW
 
 
 def test_overlap_allow_does_not(session: Session, schedules: Schedules) -> None:
@@ -181,11 +222,13 @@ def test_overlap_allow_does_not(session: Session, schedules: Schedules) -> None:
 
 
 def test_overlap_is_of_one_schedule_only_and_of_missed_runs_there_is_one(
-    session: Session, schedules: Schedules
+    session: Session, schedules: Schedules, caplog: pytest.LogCaptureFixture
 ) -> None:
     add(session)
     add(session, "other", overlap="skip", catch_up="all")
-    schedules.tick(session, now=LATER)
+    with caplog.at_level(logging.WARNING, "sqla_jobs"):
+        schedules.tick(session, now=LATER)
+    assert caplog.text == "", "that is what skip says"
     assert [job.schedule_id for job in made(session)] == sorted(job.schedule_id for job in made(session))
     assert ticks(session) == [NOW + 15 * MINUTE] * 2
 

@@ -7,6 +7,7 @@ import functools
 import inspect
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
@@ -110,6 +111,28 @@ class Signature:
         if missing:
             raise self._misfit(f"missing argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
         return {name: self._stored(name, value) for name, value in given.items()}
+
+    def encode_some(self, kwargs: Mapping[str, Any]) -> dict[str, JSON]:
+        """`encode` of some of the arguments, by name, whatever the others are.
+
+        Raises:
+            InvalidArguments, ArgumentsNotStorable, TaskDefinitionError: as `encode`.
+        """
+        for name in kwargs:
+            self._check_name(name, {}, by_name=True)
+        return {name: self._stored(name, value) for name, value in kwargs.items()}
+
+    def with_defaults(self, stored: Mapping[str, JSON]) -> dict[str, JSON]:
+        """Stored arguments, and what would be stored for those that were left to their default.
+
+        A default that cannot be stored is left out: no job can have been given it.
+        """
+        known = dict(stored)
+        for name, parameter in self._parameters.items():
+            if name not in known and not parameter.required:
+                with suppress(ArgumentsNotStorable, InvalidArguments):
+                    known[name] = self._stored(name, parameter.default)
+        return known
 
     def decode(self, stored: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call that stored JSON stands for; nothing in it is shared with what was stored.

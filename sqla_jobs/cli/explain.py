@@ -24,13 +24,18 @@ def explain(line: str, timezone: str, count: int, after: str | None) -> None:
 
     Raises:
         InvalidSchedule: with the field that is wrong.
-        ConfigurationError: ``after`` is no time.
+        ConfigurationError: ``after`` is no time, or the last one is before it.
     """
     rule = Cron(line, timezone)
     here = ZoneInfo(timezone)
-    table = Table(timezone, "UTC", box=None, header_style="bold", pad_edge=False)
-    for time in times(rule, _moment(after, here), count):
-        table.add_row(shown(time.astimezone(here)), time.strftime(FORM))
+    moment = _moment(after, here)
+    found = list(times(rule, moment, count))
+    if not found:
+        raise ConfigurationError(f"cron line {line!r} has no time after {moment.isoformat()}")
+    zones = [timezone] if timezone == "UTC" else [timezone, "UTC"]
+    table = Table(*zones, box=None, header_style="bold", pad_edge=False)
+    for time in found:
+        table.add_row(*(shown(time.astimezone(here)), time.strftime(FORM))[-len(zones) :])
     console().print(table)
 
 

@@ -104,6 +104,9 @@ def show(place: Place) -> None:
             each.name, rule, zone, next_times, last, f"{switch}, orphaned" if each.orphaned else switch
         )
     console().print(table)
+    for each in found:
+        if error := _unreadable(each):
+            click.echo(f"{each.name}: no next time, until its row is corrected: {error}")
     if orphans := [each for each in found if each.orphaned]:
         tasks = ", ".join(sorted({each.task for each in orphans}))
         click.echo(f"orphaned: no worker that runs now knows the task: {tasks}")
@@ -111,18 +114,26 @@ def show(place: Place) -> None:
 
 def _rule_and_times(row: ScheduleShown, now: dt.datetime) -> tuple[str, Text]:
     told = row.cron or f"every {_span(row.every or 0)}"
-    try:
-        rule = row.rule()
-    except (InvalidSchedule, OverflowError) as error:  # written by hand, with SQL
-        return told, Text(f"none: {error}", style="red")
+    if _unreadable(row):
+        return told, Text("none, see below", style="red")
     if not row.enabled:
         return told, Text("")
+    rule = row.rule()
     zone = ZoneInfo(rule.timezone) if isinstance(rule, Cron) else dt.timezone.utc
     found = _next(row, rule, now)
     lines = [shown(each.astimezone(zone)) for each in found]
     if found and found[0] <= now:
         lines[0] += " (due)"
     return told, Text("\n".join(lines))
+
+
+def _unreadable(row: ScheduleShown) -> str | None:
+    """What is wrong with a rule that was written by hand, with SQL."""
+    try:
+        row.rule()
+    except (InvalidSchedule, OverflowError) as error:
+        return str(error)
+    return None
 
 
 def _next(row: ScheduleShown, rule: Rule, now: dt.datetime) -> list[dt.datetime]:
@@ -157,22 +168,22 @@ def run(place: Place, name: str) -> None:
 
     def verb(
         session: Session, model: type[JobMixin], jobs: Registry[Any] | None
-    ) -> tuple[int, ScheduleShown]:
+    ) -> tuple[int, str, ScheduleShown]:
         row = _find(session, model, name)
         task = None if jobs is None else jobs.tasks.get(row.task)
-        job = lifecycle.run_schedule(
+        made = lifecycle.run_schedule(
             session,
             model,
             name,
             queue=None if task is None else task.options.queue,
             priority=None if task is None else task.options.priority,
         )
-        if job is None:
+        if made is None:
             raise ConfigurationError(f"schedule {name!r} was removed in this moment")
-        return job, row
+        return *made, row
 
-    job, row = place.transact(verb)
-    click.echo(f"job {job} of task {row.task} is queued")
+    job, queue, row = place.transact(verb)
+    click.echo(f"job {job} of task {row.task} is queued in {queue}")
     if row.orphaned:
         click.echo("It waits for a worker that knows the task: none that runs now does.", err=True)
 

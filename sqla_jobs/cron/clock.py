@@ -6,10 +6,14 @@ import datetime as dt
 import difflib
 import zoneinfo
 from dataclasses import dataclass
+from typing import Final
 
 from sqla_jobs.errors import InvalidSchedule
 
 SECOND = dt.timedelta(seconds=1)
+
+
+_OF_THE_MACHINE: Final = ("Factory", "localtime", "posixrules")
 
 
 def zone(name: str) -> zoneinfo.ZoneInfo:
@@ -20,6 +24,8 @@ def zone(name: str) -> zoneinfo.ZoneInfo:
     """
     if not isinstance(name, str):
         raise InvalidSchedule("timezone", name, "the name of a time zone, for example 'Europe/Paris'")
+    if name in _OF_THE_MACHINE:
+        raise InvalidSchedule("timezone", name, "an IANA name: this one means another zone on each machine")
     try:
         return zoneinfo.ZoneInfo(name)
     # "Europe" is a folder, "../x" a path that ZoneInfo refuses.

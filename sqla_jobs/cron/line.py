@@ -7,6 +7,8 @@ import re
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 from croniter import CroniterError, croniter
 
@@ -44,6 +46,9 @@ DAY_OF_MONTH = Field("day of month", 1, 31, "1 to 31, L, W, LW or 1W to 31W")
 MONTH = Field("month", 1, 12, "1 to 12 or jan to dec")
 DAY_OF_WEEK = Field("day of week", 0, 6, "0 to 7 or sun to sat (0 and 7: Sunday), W, 0L to 7L or 0#1 to 7#5")
 FIELDS = (SECOND, MINUTE, HOUR, DAY_OF_MONTH, MONTH, DAY_OF_WEEK)
+
+_LONGEST: Final = 1000
+"""Characters of a line: whoever makes a schedule of what a user has typed shall not read a million items."""
 
 _VALUE = r"[a-z]{3}|[0-9]{1,9}"
 _ITEM = re.compile(rf"(?P<first>\*|{_VALUE})(?:-(?P<last>{_VALUE}))?(?:/(?P<step>[0-9]{{1,9}}))?")
@@ -106,6 +111,15 @@ def parse(line: str) -> Line:
     """
     if not isinstance(line, str):
         raise InvalidSchedule("cron line", line, "text, for example '0 30 2 * * mon-fri'")
+    if len(line) > _LONGEST:
+        expected = f"at most {_LONGEST} characters, in which all can be said; it has {len(line)}"
+        raise InvalidSchedule("cron line", f"{line[:20]}…", expected)
+    return _parsed(line)
+
+
+# Each tick reads its line anew, and to ask croniter about each item takes milliseconds.
+@lru_cache(maxsize=4096)
+def _parsed(line: str) -> Line:
     fields = SHORT.get(line.strip().lower(), line.lower()).split()
     if len(fields) == 5:
         fields = ["0", *fields]

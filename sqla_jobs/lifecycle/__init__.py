@@ -8,6 +8,7 @@ them with ``AsyncSession.run_sync``.
     groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
     enqueued   insert, enqueue_many: without a flush
     cancels    cancel, of one job or of all that wait
+    retries    retry, of one job that is over or waits
     prunes     prune, of all that finished long ago
     definitions  sync, disable_absent: the schedules of the code, written to their rows
     schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
@@ -36,8 +37,10 @@ from sqla_jobs.lifecycle.jobs import (
     remaining,
     standing,
     take,
+    unfinished,
 )
 from sqla_jobs.lifecycle.prunes import check_age, prune
+from sqla_jobs.lifecycle.retries import Retried, retry
 from sqla_jobs.lifecycle.schedules import (
     Advance,
     DueSchedule,
@@ -76,6 +79,7 @@ __all__ = [
     "Mark",
     "NextTimes",
     "Rescued",
+    "Retried",
     "ScheduleShown",
     "Standing",
     "Synced",
@@ -116,11 +120,13 @@ __all__ = [
     "remaining",
     "remove",
     "rescue",
+    "retry",
     "run_schedule",
     "standing",
     "switch_schedule",
     "sync",
     "take",
     "target",
+    "unfinished",
     "unheld",
 ]

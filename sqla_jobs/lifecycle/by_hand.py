@@ -18,8 +18,8 @@ def run_schedule(
     queue: str | None = None,
     priority: int | None = None,
     now: dt.datetime | None = None,
-) -> int | None:
-    """Make a job of a schedule now, beside its ticks; returns its id, or None: there is no such schedule.
+) -> tuple[int, str] | None:
+    """Make a job of a schedule now, beside its ticks; returns its id and queue (None: there is none).
 
     Parameters:
         queue, priority: of its task, for a schedule that says none; None: as those of its last job.
@@ -31,7 +31,7 @@ def run_schedule(
     if row is None:
         return None
     wakeup.announce(session, model, [wakeup.queued(row.queue)])
-    return int(row.id)
+    return int(row.id), str(row.queue)
 
 
 def switch_schedule(

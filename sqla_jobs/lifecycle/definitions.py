@@ -105,11 +105,17 @@ def sync(
     definitions: Iterable[Definition],
     *,
     force: bool = False,
+    waited: Collection[str] = (),
     now: dt.datetime | None = None,
 ) -> Synced:
     """Write definitions to their rows, in the caller's transaction; any number of processes may at once.
 
     Where all is as it was, this is one SELECT, which locks nothing. See `Jobs.sync_schedules` for the rules.
+
+    Parameters:
+        waited: the names that were ``newer`` when this process asked before. One that has no row now had been
+            switched off, and nothing but this knows it. Who asks again waits for no lock: what somebody has
+            locked is ``newer`` still.
     """
     given = {each.name: each for each in sorted(definitions, key=lambda each: each.name)}
     if not given:
@@ -117,14 +123,16 @@ def sync(
     acts = _decide(session, model, given, lock=False, force=force, now=now)
     if any(act == "add" for act in acts.values()):
         clock: dt.datetime = execute(session, model, statements.clock(), now=now).scalar_one()
-        for name in [name for name, act in acts.items() if act == "add"]:
-            if not _add(session, model, given[name], clock):
+        missing = [name for name, act in acts.items() if act == "add"]
+        off = {name for name, each in _held(session, model, missing) if each == OFF}.union(waited)
+        for name in missing:
+            if not _add(session, model, given[name], clock, superseded=[OFF] if name in off else []):
                 acts[name] = "change"  # somebody has just made it: let us see which
     # What was read without a lock may have been written since. Always after the inserts, and by name, so that
     # two who sync never wait for each other.
     contested = {name: given[name] for name, act in acts.items() if act in ("change", "remove")}
     if contested:
-        acts |= _decide(session, model, contested, lock=True, force=force, now=now)
+        acts |= _decide(session, model, contested, lock=True, wait=not waited, force=force, now=now)
     wanted = {act: tuple(name for name, each in acts.items() if each == act) for act in _ACTS}
     synced = Synced(
         added=wanted["add"],
@@ -147,11 +155,14 @@ def _decide(
     given: Mapping[str, Definition],
     *,
     lock: bool,
+    wait: bool = True,
     force: bool,
     now: dt.datetime | None,
 ) -> dict[str, _Act]:
     """What follows for each definition; with ``lock`` it is done."""
-    found = execute(session, model, statements.standing_schedules(model, lock), names=list(given), now=now)
+    found = execute(
+        session, model, statements.standing_schedules(model, lock, wait), names=list(given), now=now
+    )
     rows = {row.name: row for row in found}
     asked = [
         name
@@ -165,7 +176,10 @@ def _decide(
         if not lock:
             continue
         if acts[name] == "add":
-            acts[name] = "keep"  # removed in this very moment; whoever syncs next makes it again
+            # Removed in this very moment, and whoever syncs next makes it again; or locked.
+            acts[name] = "keep" if wait else "newer"
+        elif not wait and name not in rows:
+            acts[name] = "newer"  # to be removed, and locked
         elif acts[name] == "change":
             _change(session, model, each, rows[name], force=force, now=now)
     if lock:
@@ -183,11 +197,11 @@ def _act(definition: Definition, row: Any, held: Collection[tuple[str, str]], fo
         return "keep" if off else "newer" if newer else "add"
     if not force and (row.definition is None or row.edited):
         return "edited"
-    if off:
-        return "remove"
     kept = row.definition or {}
     if not force and (definition.name, kept.get("fingerprint")) in held and _is_superseded(definition, row):
         return "newer"
+    if off:
+        return "remove"
     same = kept.get("fingerprint") == definition.fingerprint and not kept.get("absent")
     as_written = same and not row.edited and (not force or row.enabled == definition.enabled)
     return "keep" if as_written else "change"
@@ -203,13 +217,15 @@ def _held(session: Session, model: Model, names: Sequence[str]) -> set[tuple[str
     return {(row.key, row.value) for row in found}
 
 
-def _add(session: Session, model: Model, definition: Definition, clock: dt.datetime) -> bool:
+def _add(
+    session: Session, model: Model, definition: Definition, clock: dt.datetime, superseded: Sequence[str]
+) -> bool:
     assert definition.rule is not None
     values = {
         "name": definition.name,
         **definition.columns(),
         "enabled": definition.enabled,
-        "definition": _written(definition, ()),
+        "definition": _written(definition, superseded),
         "next_run_at": definition.rule.next(clock),
     }
     return execute(session, model, statements.define(model), **_named(values)).first() is not None

@@ -288,3 +288,13 @@ def has_work(
     chosen = selection(queues)
     statement = statements.has_work(model, any_queue=not chosen)
     return bool(execute(session, model, statement, p_worker_id=worker_id, now=now, **chosen).scalar_one())
+
+
+def unfinished(
+    session: Session, model: type[JobT], *, task: str | None = None, queue: str | None = None
+) -> list[JobT]:
+    """The jobs that are scheduled, queued or running, in the order of their ids, as their rows are now."""
+    chosen = {"p_task": task, "p_queue": queue}
+    given = {name: value for name, value in chosen.items() if value is not None}
+    statement = statements.unfinished(model, task is not None, queue is not None)
+    return list(execute(session, model, statement, **given).scalars())

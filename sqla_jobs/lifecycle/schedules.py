@@ -101,7 +101,7 @@ def due_schedules(
 
 
 def busy_schedules(session: Session, model: Model, ids: Collection[int]) -> set[int]:
-    """Which of these schedules have a last job that is not finished; after they were locked."""
+    """Which of these schedules have a job that is not finished; after they were locked."""
     return set(execute(session, model, statements.busy_schedules(model), ids=list(ids)).scalars())
 
 

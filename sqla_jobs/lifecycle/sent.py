@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
@@ -63,7 +63,7 @@ def fetch(
             every = {**given, **{name: _dumped(value) for name, value in parameters.items()}}
             cursor = driver.cursor(row_factory=tuple_row)
             try:
-                return cursor.execute(sql, every).fetchall()
+                return cursor.execute(cast(Any, sql), every).fetchall()
             except psycopg.Error as error:
                 session._handle_dbapi_exception(error, sql, every, None, None)
     rows: Sequence[Sequence[Any]] = execute(session, model, statement, **parameters).all()

@@ -29,6 +29,9 @@ from sqla_jobs.models.terms import EMPTY_ARRAY, EMPTY_OBJECT, FALSE, NOW, QUEUE_
 class ScheduleMixin:
     """The columns of ``sqla_jobs_schedules``: one recurring rule, which makes jobs."""
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.name!r} of task {self.task!r}>"
+
     id: Mapped[int] = mapped_column(BigInteger, Identity())
     name: Mapped[str] = mapped_column(Text)
     task: Mapped[str] = mapped_column(Text)

@@ -138,6 +138,11 @@ def _before_update(_: Mapper[Any], connection: Connection, row: ScheduleMixin) -
 
 
 def _checked(row: ScheduleMixin) -> Rule | None:
+    moment = row.next_run_at
+    if isinstance(moment, dt.datetime) and moment.tzinfo is None:
+        raise InvalidSchedule(
+            "next_run_at", moment.isoformat(), "a datetime with a time zone", schedule=str(row.name)
+        )
     return check_schedule({key: getattr(row, key) for key in (*_CHECKS, *_RULE)})
 
 

@@ -46,6 +46,8 @@ class Schedules:
         self._registry = registry
         self._draw = draw
         self._unreadable: set[str] = set()
+        self._skipped: dict[int, int] = {}
+        """How many runs of a schedule were left out since its last job began."""
         self._refused: dict[int, float] = {}
         """Until when a schedule is passed over, by `time.monotonic`."""
 
@@ -105,18 +107,29 @@ class Schedules:
                 row.name, found.left_out, row.now.isoformat(), extra={"schedule": row.name},
             )  # fmt: skip
         elif busy:
-            log.info(
-                "schedule %r: the run of %s is left out, since its last job is not finished",
-                row.name, ticks[-1].isoformat(), extra={"schedule": row.name},
-            )  # fmt: skip
+            self._leave_out(row, ticks[-1])
             ticks = ()
-        elif found.left_out and row.catch_up == "all":
+        elif found.left_out and catch_up == "all":
             log.warning(
                 "schedule %r: the last %s runs that were missed are made up for, and %s before them left out",
                 row.name, len(ticks), found.left_out, extra={"schedule": row.name},
             )  # fmt: skip
+        if ticks and (skipped := self._skipped.pop(row.id, 0)) > 1:
+            log.info(
+                "schedule %r: %s runs were left out until its job was finished", row.name, skipped,
+                extra={"schedule": row.name},
+            )  # fmt: skip
         advance = Advance(row.id, found.following, ticks[-1] if ticks else None)
         return _Plan(row, advance, [self._tick(row, moment) for moment in ticks])
+
+    def _leave_out(self, row: DueSchedule, moment: dt.datetime) -> None:
+        # Told once: if nobody serves its queue, it would be told each second.
+        self._skipped[row.id] = number = self._skipped.get(row.id, 0) + 1
+        if number == 1:
+            log.info(
+                "schedule %r: the run of %s is left out, since a job of it is not finished; so are those "
+                "that follow until it is", row.name, moment.isoformat(), extra={"schedule": row.name},
+            )  # fmt: skip
 
     def _tick(self, row: DueSchedule, moment: dt.datetime) -> Tick:
         task = self._registry.tasks.get(row.task)

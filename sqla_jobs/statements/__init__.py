@@ -7,8 +7,9 @@
                  orphans: under a claim
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
+    retried      stopped, retry, holder: to run once more
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
-    unfinished   remaining, has_work: what is left to do
+    unfinished   remaining, has_work, unfinished: what is left to do
     by_hand      run_schedule, switch_schedule
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
@@ -60,6 +61,7 @@ from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.queued import claim, take, take_due
+from sqla_jobs.statements.retried import holder, retry, stopped
 from sqla_jobs.statements.running import (
     cancel_requests,
     check_constraints,
@@ -94,7 +96,7 @@ from sqla_jobs.statements.terms import (
     job_table,
     now,
 )
-from sqla_jobs.statements.unfinished import has_work, remaining
+from sqla_jobs.statements.unfinished import has_work, remaining, unfinished
 from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbeat, known, register
 
 __all__ = [
@@ -143,6 +145,7 @@ __all__ = [
     "health",
     "heartbeat",
     "hold",
+    "holder",
     "job_table",
     "join",
     "keep_alive",
@@ -166,6 +169,7 @@ __all__ = [
     "register",
     "remaining",
     "remove",
+    "retry",
     "run_schedule",
     "running_under",
     "seize",
@@ -173,10 +177,12 @@ __all__ = [
     "say_unlocked",
     "standing",
     "standing_schedules",
+    "stopped",
     "switch_schedule",
     "take",
     "take_due",
     "undefine",
+    "unfinished",
     "unheld",
     "unlock",
     "which_table",

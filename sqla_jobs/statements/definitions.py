@@ -51,11 +51,12 @@ _TYPES: dict[str, Any] = {
 
 
 @once
-def standing_schedules(model: Model, lock: bool) -> Executable:
+def standing_schedules(model: Model, lock: bool, wait: bool = True) -> Executable:
     """The schedules of ``names``, and whether they are as their ``definition`` has written them.
 
     Parameters: ``names``, ``now``. Index: ``uq_sqla_jobs_schedules_name``. Locks nothing; with ``lock`` the
-    rows, in the order of their names, so that two who want the same ones do not wait for each other.
+    rows, in the order of their names, so that two who want the same ones do not wait for each other. Without
+    ``wait`` those that somebody has locked are passed over.
     """
     row = schedule_table(model)
     found = (
@@ -74,7 +75,7 @@ def standing_schedules(model: Model, lock: bool) -> Executable:
         .where(row.c.name == func.any(bindparam("names", type_=ARRAY(Text))))
         .order_by(row.c.name)
     )
-    return found.with_for_update(key_share=True) if lock else found
+    return found.with_for_update(key_share=True, skip_locked=not wait) if lock else found
 
 
 def _edited(row: FromClause) -> ColumnElement[bool]:

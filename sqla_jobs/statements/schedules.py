@@ -47,7 +47,9 @@ TICK_BATCH: Final = 100
 """How many schedules are looked at in a transaction."""
 
 _UNFINISHED: Final = ("scheduled", "queued", "running")
+_LOOKED_BACK: Final = 20
 _MOMENT: Final = DateTime(timezone=True)
+_NO_TIME: Final = literal_column("0e0", Float)
 
 
 def _rule(row: FromClause) -> ColumnElement[str]:
@@ -109,7 +111,7 @@ def due(model: Model, timed: bool) -> Executable:
             row.c.cron,
             row.c.timezone,
             _seconds(row.c.every).label("every"),
-            _seconds(row.c.jitter).label("jitter"),
+            _bounded(row.c.jitter).label("jitter"),
             row.c.catch_up,
             row.c.overlap,
             case((row.c.next_run_at.is_not(None), finite(row.c.next_run_at))).label("next_run_at"),
@@ -127,9 +129,18 @@ def _seconds(length: ColumnElement[Any]) -> ColumnElement[float]:
     return func.extract("epoch", length).cast(Float)
 
 
+def _bounded(length: ColumnElement[Any]) -> ColumnElement[float]:
+    """Seconds from none to a hundred years: SQL may have written a length that no time can be moved by."""
+    century = literal_column("3155760000e0", Float)
+    return case((length.is_not(None), func.least(func.greatest(_seconds(length), _NO_TIME), century)))
+
+
 @once
 def busy_schedules(model: Model) -> Executable:
-    """Which of the schedules ``ids`` have a last job that is not finished. Locks nothing.
+    """Which of the schedules ``ids`` have a job that is not finished, among their last 20. Locks nothing.
+
+    The last one alone would not do: it may be finished, run by hand beside one that goes on, or an earlier
+    one may have been given another try. All of them would: of a rule of seconds that is a million.
 
     After `due` has locked them, by a statement of its own: what another worker has made of one of them
     before is not in the snapshot that the lock was taken by. Index: ``uq_sqla_jobs_tick``.
@@ -140,13 +151,14 @@ def busy_schedules(model: Model) -> Executable:
         select(job.c.state)
         .where(is_(job.c.schedule_id, given.c.id), job.c.schedule_id.is_not(None))
         .order_by(job.c.schedule_id.desc(), job.c.tick_at.desc())
-        .limit(rows(1))
+        .limit(rows(_LOOKED_BACK))
         .lateral("last")
     )
     return (
         select(given.c.id)
         .select_from(given.join(last, true()))
         .where(last.c.state.in_([state(each) for each in _UNFINISHED]))
+        .distinct()
     )
 
 

@@ -1,10 +1,10 @@
-"""Whether, and how much, is left to do; for a worker that drains."""
+"""Whether, how much, and what is left to do; for a worker that drains, and for tests."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import BigInteger, ColumnElement, Executable, bindparam, func, or_, select, true
+from sqlalchemy import BigInteger, ColumnElement, Executable, Text, bindparam, func, or_, select, true
 
 from sqla_jobs.statements.terms import Model, each_queue, is_, job_table, now, once, queues, rows, state
 
@@ -59,6 +59,25 @@ def has_work(model: Model, any_queue: bool) -> Executable:
             _found(running.order_by(job.c.worker_id).limit(rows(1))),
         )
     )
+
+
+@once
+def unfinished(model: Model, of_task: bool, in_queue: bool) -> Executable:
+    """The jobs that are scheduled, queued or running, as entities, by their id. Locks nothing.
+
+    Parameters: ``p_task`` if ``of_task``, ``p_queue`` if ``in_queue``. For a test's few rows: it reads the
+    partial indexes of those states, or the whole table.
+    """
+    job = job_table(model)
+    chosen = select(model).where(
+        job.c.state.in_([state(each) for each in ("scheduled", "queued", "running")])
+    )
+    if of_task:
+        chosen = chosen.where(job.c.task == bindparam("p_task", type_=Text))
+    if in_queue:
+        chosen = chosen.where(job.c.queue == bindparam("p_queue", type_=Text))
+    # What is in the Session already shows the row as it is now: a finish writes past the Session.
+    return chosen.order_by(job.c.id).execution_options(populate_existing=True)
 
 
 def _found(one: Any) -> ColumnElement[bool]:

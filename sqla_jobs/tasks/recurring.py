@@ -51,7 +51,7 @@ class Recurring(Registry[JobT]):
             catch_up: what becomes of runs that were missed, since no worker was there: ``one`` job for all of
                 them, a job for each (``all``, of the last 1,000), or ``none``, if the last is more than a
                 minute ago.
-            overlap: ``skip``: no new job while the last one is not finished.
+            overlap: ``skip``: no new job while one of its last 20 is not finished.
             enabled: False: the row is made, and does nothing until it is switched on.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
@@ -198,13 +198,25 @@ class Registry(Generic[JobT]):
         }
 
     def sync(
-        self, session: Session, *, prune: bool = False, force: bool = False, now: dt.datetime | None = None
+        self,
+        session: Session,
+        *,
+        prune: bool = False,
+        force: bool = False,
+        waited: Collection[str] = (),
+        now: dt.datetime | None = None,
     ) -> Synced:
-        """Write the schedules to their rows, in the Session's transaction; see `Jobs.sync_schedules`."""
+        """Write the schedules to their rows, in the Session's transaction; see `Jobs.sync_schedules`.
+
+        Parameters:
+            waited: see `lifecycle.sync`.
+        """
         for each in self._schedules.values():
             check_findable(each.task, each.name)
         session.flush()  # a row of a schedule may be pending
-        synced = lifecycle.sync(session, self.model, self._schedules.values(), force=force, now=now)
+        synced = lifecycle.sync(
+            session, self.model, self._schedules.values(), force=force, waited=waited, now=now
+        )
         if not prune:
             return synced
         disabled = lifecycle.disable_absent(

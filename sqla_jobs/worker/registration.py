@@ -53,7 +53,7 @@ class Registration:
         self._registry = registry
         self._model = registry.model
         self._recurring = recurring
-        self._unsettled = False
+        self._unsettled: frozenset[str] = frozenset()
         self._queues, self._threads = queues, threads
         self._limit = limit
         # Jobs may take every connection of the application's pool: a worker that waits for one in vain
@@ -99,8 +99,9 @@ class Registration:
     def _sync_schedules(self) -> None:
         if not (self._recurring and self._registry.schedules):
             return
-        synced = self._runner.transact(self._registry.sync)
-        again, self._unsettled = self._unsettled, bool(synced.newer)
+        again = self._unsettled
+        synced = self._runner.transact(lambda s: self._registry.sync(s, waited=again))
+        self._unsettled = frozenset(synced.newer)
         for name in () if again else synced.newer:
             log.info(
                 "schedule %r is left as it is while a worker lives that has a newer definition of it", name,

@@ -14,6 +14,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scop
 from typing_extensions import assert_type
 
 from sqla_jobs import Finished, Job, JobMixin, Jobs, JobState, RetryPolicy, Synced, Task, Worker, current_job
+from sqla_jobs.testing import assert_enqueued, drain, enqueued
 
 jobs = Jobs()
 assert_type(jobs, Jobs[Job])
@@ -221,6 +222,13 @@ def results(session: Session) -> None:
         assert_type(finished.error, BaseException | None)
         assert_type(finished.job.arguments, Mapping[str, Any])
     assert_type(current_job().attempt, int)
+    assert_type(drain(session, jobs, ["mail"], now=finished.run_at if finished else None), list[Finished])
+    assert_type(enqueued(session, send, to="a"), list[Job])
+    assert_type(enqueued(session, bill), list[TenantJob])
+    assert_type(enqueued(session, "bill", model=TenantJob, order=1), list[TenantJob])
+    assert_type(enqueued(session), list[Job])
+    drain(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    assert_enqueued(send, to="a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(jobs.find("send"), Task[..., Any, Job])
     assert_type(send.enqueue(session, "a").run_at, dt.datetime)
 
