@@ -23,7 +23,6 @@ SOURCES = [
     "README.md",
     "LICENSE",
     "MANIFEST.in",
-    "pytest_sqla_jobs.py",
     "sqla_jobs",
     "migrations",
 ]
@@ -41,8 +40,6 @@ print(migrations.head(), migrations.head() == sqla_jobs.models.SCHEMA_VERSION, v
 print(Path(sqla_jobs.__file__).with_name("py.typed").exists())
 print(importlib.util.find_spec("migrations"), importlib.util.find_spec("tests"))
 print(importlib.metadata.version("sqla-jobs"))
-plugins = importlib.metadata.entry_points(group="pytest11")
-print([each.name for each in plugins if each.dist.name == "sqla-jobs"])
 """
 
 
@@ -96,13 +93,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Built:
 
 def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
     names = contents(built.wheel)
-    assert {name.split("/")[0].split("-")[0] for name in names} == {"sqla_jobs", "pytest_sqla_jobs.py"}
+    assert {name.split("/")[0].split("-")[0] for name in names} == {"sqla_jobs"}
     assert "sqla_jobs/py.typed" in names
     checkout = {
         f"sqla_jobs/{path.relative_to(ROOT / 'sqla_jobs')}"
         for path in [*(ROOT / "sqla_jobs").rglob("*.py"), *(ROOT / "sqla_jobs" / "migrations").rglob("*.py")]
     }
-    assert {name for name in names if name.endswith(".py")} == {*checkout, "pytest_sqla_jobs.py"}
+    assert {name for name in names if name.endswith(".py")} == checkout
     assert contents(built.wheel_of_sdist) == names
 
 
@@ -136,12 +133,11 @@ def environment(request: pytest.FixtureRequest, built: Built, tmp_path: Path) ->
 
 def test_an_installed_package(environment: Path, built: Built, tmp_path: Path) -> None:
     said = run(environment / "python", "-c", PROGRAM, cwd=tmp_path)
-    where, head, typed, leaks, version, plugins = said.splitlines()
+    where, head, typed, leaks, version = said.splitlines()
     [own] = environment.parent.glob("lib/python*/site-packages")
     assert Path(where) in (built.source / "sqla_jobs", own / "sqla_jobs")
     assert head == f"0003 True {REVISIONS}"
     assert typed == "True"
     assert leaks == "None None"
-    assert "pytest_sqla_jobs" in plugins
     assert version == built.wheel.name.split("-")[1]
     assert "Usage: sqla-jobs" in run(environment / "sqla-jobs", "--help", cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The pytest plugin: its fixtures appear without an import, and cost nothing until a test asks for one."""
+"""The pytest plugin, in a project of its own."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ import sys
 from pathlib import Path
 from textwrap import dedent
 
-import pytest_sqla_jobs
+import sqla_jobs
 from tests.support.server import Database
 
-LIBRARY = Path(pytest_sqla_jobs.__file__).parent
+LIBRARY = Path(sqla_jobs.__file__).parent.parent
 
 CONFTEST = """
     import os
@@ -74,7 +74,7 @@ def run_pytest(folder: Path, files: dict[str, str], *, url: str = "") -> tuple[i
             "-m",
             "pytest",
             "-p",
-            "pytest_sqla_jobs",
+            "sqla_jobs.testing.plugin",
             "-q",
             "-W",
             "error",
@@ -144,16 +144,3 @@ def test_a_fixture_that_is_missing_is_said_by_name(tmp_path: Path) -> None:
     assert code == 1, told
     assert "the fixture sqla_jobs_engine is not defined; expected one in your conftest.py" in told
     assert "the fixture sqla_jobs_registry is not defined; expected one in your conftest.py" in told
-
-
-def test_a_project_that_does_not_use_it_pays_nothing(tmp_path: Path) -> None:
-    """Neither the library, nor SQLAlchemy with it, is imported."""
-    test = """
-        import sys
-
-        def test_nothing():
-            assert "pytest_sqla_jobs" in sys.modules
-            assert not {"sqla_jobs", "sqlalchemy", "alembic"} & set(sys.modules)
-    """
-    code, told = run_pytest(tmp_path, {"test_nothing.py": test})
-    assert code == 0, told

@@ -3,10 +3,9 @@
     runs       drain
     waiting    enqueued, assert_enqueued, refute_enqueued
     bound      InSession: all of them, for one Session and one ``Jobs``
+    plugin     fixtures for pytest, which a conftest.py names
 
-Nothing here commits, so all of it works in a transaction that the test rolls back. The fixtures are in the
-module ``pytest_sqla_jobs``, beside this package: pytest imports its plugins at every start, also in projects
-that do not use them, and this package takes a second to import.
+Nothing here commits, so all of it works in a transaction that the test rolls back.
 """
 
 from sqla_jobs.testing.bound import InSession

@@ -1,22 +1,21 @@
-"""Fixtures for the tests of an application that uses sqla_jobs; pytest finds them by itself.
+"""Fixtures for the tests of an application, which names this in its conftest.py.
 
-pytest imports this at every start, wherever sqla_jobs is installed. So it stands beside the package, and
-nothing of the package, of SQLAlchemy or of the application is imported before a test asks for a fixture.
+    pytest_plugins = ["sqla_jobs.testing.plugin"]
+
+It is no entry point: pytest would import it, and the library, at every start wherever that is installed.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
+from sqlalchemy import Engine
+from sqlalchemy.orm import Session
 
-if TYPE_CHECKING:
-    from sqlalchemy import Engine
-    from sqlalchemy.orm import Session
-
-    from sqla_jobs import Jobs
-    from sqla_jobs.testing import InSession
+from sqla_jobs.jobs import Jobs
+from sqla_jobs.testing.bound import InSession
 
 
 @pytest.fixture
@@ -45,8 +44,6 @@ def sqla_jobs_session(sqla_jobs_engine: Engine) -> Iterator[Session]:
     The recipe is SQLAlchemy's, "Joining a Session into an External Transaction". A project that has such a
     Session already defines this fixture anew, and returns that.
     """
-    from sqlalchemy.orm import Session
-
     with sqla_jobs_engine.connect() as connection:
         outer = connection.begin()
         with Session(connection, join_transaction_mode="create_savepoint") as session:
@@ -57,6 +54,4 @@ def sqla_jobs_session(sqla_jobs_engine: Engine) -> Iterator[Session]:
 @pytest.fixture
 def sqla_jobs_testing(sqla_jobs_session: Session, sqla_jobs_registry: Jobs[Any]) -> InSession:
     """`drain`, `enqueued`, `assert_enqueued`, `refute_enqueued` for that Session and that ``Jobs``."""
-    from sqla_jobs.testing import InSession
-
     return InSession(sqla_jobs_session, sqla_jobs_registry)
