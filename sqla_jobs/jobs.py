@@ -21,9 +21,11 @@ from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import (
     UNSET,
+    By,
     ByName,
     Options,
     Recurring,
+    Scope,
     Sessions,
     Task,
     check_queue,
@@ -111,6 +113,9 @@ class Jobs(Recurring[JobT]):
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
         retention: dt.timedelta | None = None,
+        unique: By = False,
+        unique_scope: Scope = "active",
+        unique_for: dt.timedelta | None = None,
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -124,6 +129,9 @@ class Jobs(Recurring[JobT]):
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
         retention: dt.timedelta | None = None,
+        unique: By = False,
+        unique_scope: Scope = "active",
+        unique_for: dt.timedelta | None = None,
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -138,6 +146,12 @@ class Jobs(Recurring[JobT]):
                 all of a group run again. None: each job has transactions of its own.
             retention: ``timedelta(0)``: a job is deleted, and not kept as ``succeeded``, by the commit of its
                 success, unless a row refers to it. None: it is kept.
+            unique: names of arguments: while a job is there, another enqueue with the same values gives that
+                one, with ``duplicate`` true. True: of all arguments. False: each enqueue makes a job, unless
+                ``using(unique_key=…)``.
+            unique_scope: while it is there: ``"active"`` until it is finished, ``"queued"`` until it begins.
+            unique_for: or once for so long, whatever becomes of it, in fixed windows of the database's time:
+                ``timedelta(hours=1)`` from each full hour (UTC) to the next.
 
         Raises:
             TaskDefinitionError: the function cannot be a task.
@@ -149,7 +163,8 @@ class Jobs(Recurring[JobT]):
                 f"@jobs.task({shown(function)}); expected a function, or options by name: "
                 "@jobs.task(name='…', queue='…')"
             )
-        options = Options().changed({"queue": queue, "priority": priority})
+        keys = {"unique": unique, "unique_scope": unique_scope, "unique_for": unique_for}
+        options = Options().changed({"queue": queue, "priority": priority, **keys})
 
         def register(function: Callable[..., Any]) -> Any:
             return self.register(
@@ -175,6 +190,9 @@ class Jobs(Recurring[JobT]):
         run_at: dt.datetime | None = UNSET,
         max_attempts: int | None = UNSET,
         timeout: dt.timedelta | None = UNSET,
+        unique_key: str | None = UNSET,
+        unique_scope: Scope = UNSET,
+        unique_for: dt.timedelta | None = UNSET,
     ) -> ByName[JobT]:
         """``jobs.using(queue="slow").enqueue(session, "shop.jobs.send", order_id=7)``; see `Options`.
 
@@ -188,6 +206,9 @@ class Jobs(Recurring[JobT]):
             "run_at": run_at,
             "max_attempts": max_attempts,
             "timeout": timeout,
+            "unique_key": unique_key,
+            "unique_scope": unique_scope,
+            "unique_for": unique_for,
         }
         Options().changed(changes)  # a mistake is refused here rather than at the enqueue
         return ByName(self, {name: value for name, value in changes.items() if value is not UNSET})

@@ -7,6 +7,7 @@ them with ``AsyncSession.run_sync``.
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
     groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
     enqueued   insert, enqueue_many: without a flush
+    unique     enqueue_unique, enqueue_many_unique: or whoever holds the key
     cancels    cancel, of one job or of all that wait
     retries    retry, of one job that is over or waits
     prunes     prune, of all that finished long ago
@@ -55,6 +56,7 @@ from sqla_jobs.lifecycle.schedules import (
     next_times,
 )
 from sqla_jobs.lifecycle.sent import overhear, target
+from sqla_jobs.lifecycle.unique import enqueue_in_savepoint, enqueue_many_unique, enqueue_unique, is_keyed
 from sqla_jobs.lifecycle.workers import (
     Health,
     Rescued,
@@ -97,7 +99,10 @@ __all__ = [
     "disable_absent",
     "due_schedules",
     "enqueue",
+    "enqueue_in_savepoint",
     "enqueue_many",
+    "enqueue_many_unique",
+    "enqueue_unique",
     "exchange",
     "finish",
     "finish_group",
@@ -108,6 +113,7 @@ __all__ = [
     "heartbeat",
     "hold",
     "insert",
+    "is_keyed",
     "join",
     "list_schedules",
     "make_due",

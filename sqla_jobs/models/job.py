@@ -50,6 +50,8 @@ queued changes within minutes, however many finished ones are kept. docs/migrati
 what is left to the server's settings.
 """
 
+_DUPLICATE: Final = "_sqla_jobs_duplicate"
+
 
 class JobMixin:
     """The columns, constraints and indexes of a job table, for an application's own ``Base``.
@@ -96,6 +98,15 @@ class JobMixin:
     limit_key: Mapped[str | None] = mapped_column(Text, sort_order=-77)
     schedule_id: Mapped[int | None] = mapped_column(BigInteger, sort_order=-76)
     tick_at: Mapped[dt.datetime | None] = mapped_column(DateTime(timezone=True), sort_order=-75)
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the last ``enqueue`` that gave this object made no new job: this one holds the key."""
+        return bool(vars(self).get(_DUPLICATE))
+
+    def mark_duplicate(self) -> None:
+        """Let `duplicate` be true; no column, and gone with the object."""
+        vars(self)[_DUPLICATE] = True
 
     def __repr__(self) -> str:
         # What is loaded: a repr must not send a query, nor fail on a detached job.

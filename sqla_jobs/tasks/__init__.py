@@ -6,6 +6,7 @@ schedules   what a decorator makes of a task and a rule
 registry    Registry: the tasks of an application, its job model, its Sessions; enqueue by name
 recurring   Recurring: a registry with @jobs.every and @jobs.cron
 sessions    what makes the Sessions of a worker
+unique      Unique: which jobs are taken for the same one
 made, one   make a job object, enqueue it
 many        enqueue_many: new jobs at once
 current     RunningJob and current_job()
@@ -20,17 +21,20 @@ from sqla_jobs.tasks.recurring import Recurring
 from sqla_jobs.tasks.registry import ByName, Registry
 from sqla_jobs.tasks.sessions import ScopedSessions, Sessions, sessions_of
 from sqla_jobs.tasks.task import Task
+from sqla_jobs.tasks.unique import By, Scope
 
 __all__ = [
     "OWN_QUEUE",
     "PRUNE",
     "UNSET",
+    "By",
     "ByName",
     "Options",
     "Registry",
     "RunningJob",
     "Recurring",
     "ScopedSessions",
+    "Scope",
     "Sessions",
     "Task",
     "as_current",

@@ -32,6 +32,8 @@ def enqueue_many(
     if not given:
         return []
     own: Session = session() if isinstance(session, scoped_session) else session
+    if any(map(lifecycle.is_keyed, given)):
+        return lifecycle.enqueue_many_unique(own, model, given, flush.tell_many)
     return lifecycle.enqueue_many(own, model, given, flush.tell_many)
 
 

@@ -25,16 +25,28 @@ def enqueue(session: Session | scoped_session[Any], job: JobT) -> JobT:
     Whatever else is pending in the Session is flushed too.
     """
     own: Session = session() if isinstance(session, scoped_session) else session
+    if lifecycle.is_keyed(job):
+        return lifecycle.enqueue_unique(own, job, _insert)
+    _insert(own, job)
+    return job
+
+
+def _insert(own: Session, job: JobMixin) -> bool:
+    """Add a job to the Session, and insert it; False: another job holds its unique key."""
     mapper: Mapper[Any] = inspect(type(job))
     if not _is_all_there_is(own, mapper, job):
-        return lifecycle.enqueue(own, job)
+        return _flush(own, job)
     connection = own.connection(bind_arguments=lifecycle.target(type(job)))
     if not _takes_it(connection):
-        return lifecycle.enqueue(own, job)
+        return _flush(own, job)
     own.add(job)
     notice = flush.untold(own, mapper, connection, job)
     try:
-        instance_dict(job).update(lifecycle.insert(connection, job, notice))
+        inserted = lifecycle.insert(connection, job, notice)
+        if inserted is None:
+            own.expunge(job)
+            return False
+        instance_dict(job).update(inserted)
         own._register_persistent({instance_state(job)})
     except BaseException:
         # As a flush that fails: the Session's transaction is over, and its next user is told why.
@@ -44,7 +56,14 @@ def enqueue(session: Session | scoped_session[Any], job: JobT) -> JobT:
         flush.tell_many(own, connection, [job])
     else:
         flush.note(own, connection, notice)
-    return job
+    return True
+
+
+def _flush(own: Session, job: JobMixin) -> bool:
+    if lifecycle.is_keyed(job):
+        return lifecycle.enqueue_in_savepoint(own, job)
+    lifecycle.enqueue(own, job)
+    return True
 
 
 def _is_all_there_is(session: Session, mapper: Mapper[Any], job: JobMixin) -> bool:

@@ -5,13 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sqla_jobs import statements
 from sqla_jobs.errors import InvalidOption, InvalidQueueName, shown
 from sqla_jobs.models import DEFAULT_QUEUE, QUEUE_PATTERN
 from sqla_jobs.outcome import JobState
+from sqla_jobs.tasks.unique import Unique, split
 
 _SMALLINT: Final = range(-32_768, 32_768)
 _MOST_ATTEMPTS: Final = 2**31 - 1
@@ -72,6 +73,7 @@ class Options:
         delay: from the moment of the enqueue, by the database's clock; zero to 100 years.
         run_at: the earliest time to run, with a time zone; not together with ``delay``.
         timeout: how long a run may take, above zero and at most 100 years; None: as the task says.
+        unique: which jobs are taken for the same one.
 
     Raises:
         InvalidOption, InvalidQueueName: with what was found and what was expected.
@@ -83,6 +85,7 @@ class Options:
     delay: dt.timedelta | None = None
     run_at: dt.datetime | None = None
     timeout: dt.timedelta | None = None
+    unique: Unique = field(default_factory=Unique)
 
     def __post_init__(self) -> None:
         if self.queue is None:
@@ -108,7 +111,9 @@ class Options:
             known["run_at"] = None
         elif "run_at" in known and "delay" not in known:
             known["delay"] = None
-        return replace(self, **known)
+        keys, others = split(known)
+        unique = self.unique.changed(keys) if keys else self.unique
+        return replace(self, **others, unique=unique)
 
     def columns(self) -> dict[str, Any]:
         """The values for the job's row that follow from these options."""

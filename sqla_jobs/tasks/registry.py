@@ -32,6 +32,7 @@ from sqla_jobs.tasks.options import GROUP_TIMEOUT, Options, check_group, check_r
 from sqla_jobs.tasks.schedules import check_findable, check_is_task, definition, package_of
 from sqla_jobs.tasks.sessions import Sessions, maker
 from sqla_jobs.tasks.task import Task, check_session
+from sqla_jobs.tasks.unique import check_names
 
 R = TypeVar("R")
 JobT = TypeVar("JobT", bound=JobMixin)
@@ -127,6 +128,7 @@ class Registry(Generic[JobT]):
             self.notify,
             group_commit,
         )
+        check_names(task.options.unique.by, name, function)
         self._tasks[name] = task
         if group_commit:
             self.fast[name] = group_commit
@@ -265,7 +267,8 @@ class ByName(Generic[JobT]):
             return known.changed(self.changes).job_by_name(arguments)
         options = Options().changed(self.changes)
         stored = encode_untyped(task, arguments)
-        job = make(self.registry.model, {"task": task, "arguments": stored, **options.columns()})
+        key = options.unique.columns(task, stored)
+        job = make(self.registry.model, {"task": task, "arguments": stored, **options.columns(), **key})
         wakeup.mark(job, self.registry.notify)
         return job
 

@@ -17,6 +17,7 @@ from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import UNSET, Options
+from sqla_jobs.tasks.unique import Scope, check_lane
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -60,6 +61,7 @@ class Task(Generic[P, R, JobT]):
         self.timeout = timeout
         self.notify: Mode = notify
         self._columns = options.columns()
+        check_lane(options.unique, name, group_commit)
         self.group_commit = group_commit
 
     def __repr__(self) -> str:
@@ -78,8 +80,11 @@ class Task(Generic[P, R, JobT]):
         run_at: dt.datetime | None = UNSET,
         max_attempts: int | None = UNSET,
         timeout: dt.timedelta | None = UNSET,
+        unique_key: str | None = UNSET,
+        unique_scope: Scope = UNSET,
+        unique_for: dt.timedelta | None = UNSET,
     ) -> Task[P, R, JobT]:
-        """The same task with other options for its jobs; see `Options`.
+        """The same task with other options for its jobs; see `Options`, and for unique ones `Jobs.task`.
 
         Raises:
             InvalidOption, InvalidQueueName
@@ -92,6 +97,9 @@ class Task(Generic[P, R, JobT]):
                 "run_at": run_at,
                 "max_attempts": max_attempts,
                 "timeout": timeout,
+                "unique_key": unique_key,
+                "unique_scope": unique_scope,
+                "unique_for": unique_for,
             }
         )
 
@@ -130,16 +138,29 @@ class Task(Generic[P, R, JobT]):
                 f"task {self.name!r} is defined in the program that was started, which a worker imports "
                 "by another name; give it one: @jobs.task(name='…')"
             )
-        job = make(self.model, {"task": self.name, "arguments": arguments, **self._columns})
+        job = make(
+            self.model, {"task": self.name, "arguments": arguments, **self._columns, **self._key(arguments)}
+        )
         wakeup.mark(job, self.notify)
         return job
+
+    def _key(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        unique = self.options.unique
+        if not unique.is_asked:
+            return {}
+        known = arguments if unique.key is not None else self.signature.with_defaults(arguments)
+        return unique.columns(self.name, known)
 
     def enqueue(self, session: Session | scoped_session[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobT:
         """Make a job of this call in the Session's transaction; it is flushed, not committed.
 
+        If another job holds its unique key, that one is returned, as it is: its ``duplicate`` is true.
+
         Raises:
             InvalidArguments: the call does not fit the task.
             ArgumentsNotStorable: a value cannot be kept as it is.
+            EnqueueError: the unique key is derived from a mapped object that has no primary key yet.
+            DuplicateJob: the job that holds the unique key is none that this transaction can see.
             TaskDefinitionError: the task has no name that a worker could know it by.
         """
         check_session(session, self.name)
