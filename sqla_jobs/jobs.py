@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session, scoped_session
 from sqla_jobs import lifecycle, runner
 from sqla_jobs.errors import InvalidOption, TaskDefinitionError, shown
 from sqla_jobs.lifecycle import Cancelled, Retried
-from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
+from sqla_jobs.models import (
+    Companions,
+    Job,
+    JobMixin,
+    QueueMixin,
+    ScheduleMixin,
+    WorkerProcessMixin,
+    check_queue,
+)
 from sqla_jobs.models import companions as companions_of
 from sqla_jobs.models import create_all as create_tables
 from sqla_jobs.outcome import JobState
@@ -28,11 +36,10 @@ from sqla_jobs.tasks import (
     Scope,
     Sessions,
     Task,
-    check_queue,
     enqueue_many,
     keep_house,
 )
-from sqla_jobs.verbs import PRUNED, WEEK, cancel, prune, retry
+from sqla_jobs.verbs import PRUNED, WEEK, cancel, pause, prune, resume, retry
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -243,7 +250,7 @@ class Jobs(Recurring[JobT]):
         """
         return enqueue_many(self.model, session, jobs)
 
-    # -- cancel, retry, prune -------------------------------------------------------------------------
+    # -- cancel, retry, prune, pause ------------------------------------------------------------------
 
     def cancel(
         self, session: Session | scoped_session[Any], job: int | JobT, *, now: dt.datetime | None = None
@@ -312,6 +319,24 @@ class Jobs(Recurring[JobT]):
             InvalidOption: an age below zero, a state that is not final, a limit below one.
         """
         return prune(session, older_than=older_than, states=states, limit=limit, model=self.model, now=now)
+
+    def pause(
+        self, session: Session | scoped_session[Any], queue: str, *, now: dt.datetime | None = None
+    ) -> bool:
+        """Begin no more jobs of a queue; False: it is paused already. See `sqla_jobs.pause`.
+
+        Raises:
+            InvalidQueueName: it is none.
+        """
+        return pause(session, queue, model=self.model, now=now)
+
+    def resume(self, session: Session | scoped_session[Any], queue: str) -> bool:
+        """Begin the jobs of a queue again; False: it was not paused. See `sqla_jobs.resume`.
+
+        Raises:
+            InvalidQueueName: it is none.
+        """
+        return resume(session, queue, model=self.model)
 
     # -- run ---------------------------------------------------------------------------------------
 

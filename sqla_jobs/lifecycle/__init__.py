@@ -13,6 +13,7 @@ them with ``AsyncSession.run_sync``.
     prunes     prune, of all that finished long ago
     definitions  sync, disable_absent: the schedules of the code, written to their rows
     schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
+    pauses     pause, resume, paused, open_queues
     by_hand    run_schedule, switch_schedule: for whoever looks after schedules
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
@@ -40,6 +41,7 @@ from sqla_jobs.lifecycle.jobs import (
     take,
     unfinished,
 )
+from sqla_jobs.lifecycle.pauses import open_queues, pause, paused, resume
 from sqla_jobs.lifecycle.prunes import check_age, prune
 from sqla_jobs.lifecycle.retries import Retried, retry
 from sqla_jobs.lifecycle.schedules import (
@@ -120,12 +122,16 @@ __all__ = [
     "next_due",
     "overhear",
     "next_times",
+    "open_queues",
+    "pause",
+    "paused",
     "promote",
     "prune",
     "register",
     "remaining",
     "remove",
     "rescue",
+    "resume",
     "retry",
     "run_schedule",
     "standing",

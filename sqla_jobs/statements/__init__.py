@@ -12,6 +12,7 @@
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work, unfinished: what is left to do
     by_hand      run_schedule, switch_schedule
+    pauses       pause, resume, paused, open_queues
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
     schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
@@ -68,6 +69,7 @@ from sqla_jobs.statements.finished import (
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
+from sqla_jobs.statements.pauses import open_queues, pause, paused, resume
 from sqla_jobs.statements.queued import claim, take, take_due
 from sqla_jobs.statements.retried import retry, stopped
 from sqla_jobs.statements.running import (
@@ -168,7 +170,10 @@ __all__ = [
     "notify",
     "notify_once",
     "now",
+    "open_queues",
     "orphans",
+    "pause",
+    "paused",
     "promote",
     "prunable",
     "prune",
@@ -178,6 +183,7 @@ __all__ = [
     "register",
     "remaining",
     "remove",
+    "resume",
     "retry",
     "run_schedule",
     "running_under",

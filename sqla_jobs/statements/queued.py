@@ -12,6 +12,7 @@ from sqlalchemy import (
     Executable,
     SmallInteger,
     Table,
+    Text,
     and_,
     bindparam,
     func,
@@ -156,11 +157,12 @@ def take(model: Model, any_queue: bool) -> Executable:
 
 
 @once
-def take_due(model: Model, any_queue: bool) -> Executable:
+def take_due(model: Model, any_queue: bool, closed: bool = False) -> Executable:
     """``work_once``, when nothing is queued: promote the one due job that it would take, and lock it.
 
     That is the first one of those that ``promote`` would make ``queued`` now: of the 1,000 that have
-    been due for the longest. Parameters: ``now``, and ``queues`` unless ``any_queue``. Locks one row,
+    been due for the longest. Parameters: ``now``, ``queues`` unless ``any_queue``, and if ``closed`` those of
+    which none is taken. Locks one row,
     passing over locked ones. Index: ``ix_sqla_jobs_promote``, then the primary key.
     """
     job = job_table(model)
@@ -172,6 +174,8 @@ def take_due(model: Model, any_queue: bool) -> Executable:
     )
     if not any_queue:
         due = due.where(job.c.queue == func.any(queues()))
+    if closed:
+        due = due.where(job.c.queue != func.all(bindparam("closed", type_=ARRAY(Text))))
     oldest = due.order_by(job.c.run_at).limit(rows(PROMOTE_BATCH)).cte("oldest")
     order: list[Any] = [oldest.c.priority.desc(), oldest.c.run_at, oldest.c.id]
     if not any_queue:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from sqla_jobs import statements
-from sqla_jobs.errors import InvalidOption, InvalidQueueName, shown
-from sqla_jobs.models import DEFAULT_QUEUE, QUEUE_PATTERN
+from sqla_jobs.errors import InvalidOption, shown
+from sqla_jobs.models import DEFAULT_QUEUE, check_queue
 from sqla_jobs.outcome import JobState
 from sqla_jobs.tasks.unique import Unique, split
 
@@ -34,20 +33,6 @@ class _Unset:
 
 UNSET: Final[Any] = _Unset()
 """The default of an option that is left as it is."""
-
-
-def check_queue(name: object) -> str:
-    """``name`` if it can be a queue's name.
-
-    Raises:
-        InvalidQueueName: empty, longer than 63, or other characters than letters, digits, ``_ - .``
-    """
-    if isinstance(name, str) and re.fullmatch(QUEUE_PATTERN[1:-1], name, re.ASCII):
-        return name
-    length = f" of {len(name)} characters" if isinstance(name, str) and len(name) > 63 else ""
-    raise InvalidQueueName(
-        f"queue name {shown(name)}{length}; expected 1 to 63 out of A-Z, a-z, 0-9, '_', '-' and '.'"
-    )
 
 
 def check_queues(names: Sequence[str] | None) -> list[str] | None:

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session, scoped_session
 from sqla_jobs import lifecycle
 from sqla_jobs.arguments import encode_untyped
 from sqla_jobs.errors import InvalidOption, shown
-from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.models import Job, JobMixin, check_queue
 from sqla_jobs.outcome import JobState
-from sqla_jobs.tasks import Task, check_queue
+from sqla_jobs.tasks import Task
 
 JobT = TypeVar("JobT", bound=JobMixin)
 
