@@ -86,4 +86,8 @@ def test_on_a_model_of_an_application_which_may_have_its_own(empty_database: Dat
     with Session(empty_database.engine) as session:
         session.add(OwnJob(task="t"))
         session.flush()
-        assert session.execute(select(OwnJob.is_finished, OwnJob.duration, OwnJob.wait)).one() == (False, 7, None)
+        assert session.execute(select(OwnJob.is_finished, OwnJob.duration, OwnJob.wait)).one() == (
+            False,
+            7,
+            None,
+        )

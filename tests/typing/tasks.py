@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from typing_extensions import assert_type
 
@@ -227,6 +228,9 @@ def results(session: Session) -> None:
     assert_type(enqueued(session, bill), list[TenantJob])
     assert_type(enqueued(session, "bill", model=TenantJob, order=1), list[TenantJob])
     assert_type(enqueued(session), list[Job])
+    job = send.enqueue(session, "a")
+    assert_type((job.is_finished, job.duration), tuple[bool, dt.timedelta | None])
+    select(Job.task, Job.wait).where(Job.is_finished, TenantJob.duration > dt.timedelta(hours=1))
     drain(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_enqueued(send, to="a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(jobs.find("send"), Task[..., Any, Job])
