@@ -31,6 +31,7 @@ from sqla_jobs.tasks import (
     UNSET,
     By,
     ByName,
+    Missing,
     Options,
     Recurring,
     Scope,
@@ -123,6 +124,7 @@ class Jobs(Recurring[JobT]):
         unique: By = False,
         unique_scope: Scope = "active",
         unique_for: dt.timedelta | None = None,
+        on_missing: Missing = "cancel",
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -139,6 +141,7 @@ class Jobs(Recurring[JobT]):
         unique: By = False,
         unique_scope: Scope = "active",
         unique_for: dt.timedelta | None = None,
+        on_missing: Missing = "cancel",
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -159,6 +162,9 @@ class Jobs(Recurring[JobT]):
             unique_scope: while it is there: ``"active"`` until it is finished, ``"queued"`` until it begins.
             unique_for: or once for so long, whatever becomes of it, in fixed windows of the database's time:
                 ``timedelta(hours=1)`` from each full hour (UTC) to the next.
+            on_missing: what becomes of a job if a mapped object that it was given is gone when it runs.
+                ``"cancel"``: it is cancelled. ``"fail"``: the attempt has failed with `RecordNotFound`, and
+                the retry policy decides.
 
         Raises:
             TaskDefinitionError: the function cannot be a task.
@@ -182,6 +188,7 @@ class Jobs(Recurring[JobT]):
                 timeout=timeout,
                 group_commit=group_commit,
                 retention=retention,
+                on_missing=on_missing,
             )
 
         return register if function is None else register(function)

@@ -183,7 +183,7 @@ def _check_mapper(mapper: Mapper[Any], jobs: Sequence[JobMixin]) -> None:
     _refuse(mapper.version_id_col is not None or dataclasses.is_dataclass(mapper.class_))
     _refuse(not all(type(job) is mapper.class_ for job in jobs))
     # Listeners of the application's own, beside ours in `flush`.
-    _refuse(bool(mapper.dispatch.before_insert) or len(mapper.dispatch.after_insert) != 1)
+    _refuse(len(mapper.dispatch.before_insert) != 1 or len(mapper.dispatch.after_insert) != 1)
 
 
 def _refuse(reason: bool) -> None:

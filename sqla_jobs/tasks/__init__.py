@@ -16,7 +16,7 @@ housekeeping  the library's own task and its schedule
 from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
 from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.many import enqueue_many
-from sqla_jobs.tasks.options import UNSET, Options, check_queues
+from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
 from sqla_jobs.tasks.registry import ByName, Registry
 from sqla_jobs.tasks.sessions import ScopedSessions, Sessions, sessions_of
@@ -29,6 +29,7 @@ __all__ = [
     "UNSET",
     "By",
     "ByName",
+    "Missing",
     "Options",
     "Registry",
     "RunningJob",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from sqla_jobs import statements
 from sqla_jobs.errors import InvalidOption, shown
@@ -24,6 +24,9 @@ _LONGEST_DELAY: Final = dt.timedelta(days=36_525)
 # Nearer to the ends of Python's calendar a time may be in another year, and so no datetime, in the time zone
 # of whoever reads the row.
 _YEARS: Final = range(2, 9999)
+
+Missing: TypeAlias = Literal["cancel", "fail"]
+"""What becomes of a job whose mapped objects are gone: it is cancelled, or the attempt has failed."""
 
 
 class _Unset:
@@ -131,6 +134,12 @@ def check_timeout(timeout: object) -> None:
         raise InvalidOption(f"timeout {shown(timeout)}; expected a timedelta, e.g. timedelta(seconds=30)")
     if not dt.timedelta(0) < timeout <= _LONGEST_DELAY:
         raise InvalidOption(f"timeout {timeout}; expected above zero and at most {_LONGEST_DELAY.days} days")
+
+
+def check_missing(on_missing: object) -> None:
+    """Raise InvalidOption if it says nothing of what becomes of a job whose mapped objects are gone."""
+    if on_missing not in get_args(Missing):
+        raise InvalidOption(f"on_missing {shown(on_missing)}; expected 'cancel' or 'fail'")
 
 
 def check_group(size: object) -> None:

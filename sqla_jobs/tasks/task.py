@@ -10,13 +10,13 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import wakeup
-from sqla_jobs.arguments import Signature
+from sqla_jobs.arguments import Given, Signature, keep
 from sqla_jobs.errors import InvalidArguments, TaskDefinitionError, shown
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
-from sqla_jobs.tasks.options import UNSET, Options
+from sqla_jobs.tasks.options import UNSET, Missing, Options
 from sqla_jobs.tasks.unique import Scope, check_lane
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
@@ -36,6 +36,7 @@ class Task(Generic[P, R, JobT]):
         timeout: how long a run may take; None: as long as it wants.
         notify: how workers are told of its jobs.
         group_commit: how many of its jobs may share a transaction; None: each has its own.
+        on_missing: what becomes of a job whose mapped objects are gone.
     """
 
     def __init__(
@@ -49,6 +50,7 @@ class Task(Generic[P, R, JobT]):
         timeout: dt.timedelta | None = None,
         notify: Mode = DEFAULT_MODE,
         group_commit: int | None = None,
+        on_missing: Missing = "cancel",
     ) -> None:
         # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
         update_wrapper(self, function, updated=())
@@ -63,6 +65,7 @@ class Task(Generic[P, R, JobT]):
         self._columns = options.columns()
         check_lane(options.unique, name, group_commit)
         self.group_commit = group_commit
+        self.on_missing: Missing = on_missing
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -116,6 +119,7 @@ class Task(Generic[P, R, JobT]):
             self.timeout,
             self.notify,
             self.group_commit,
+            self.on_missing,
         )
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
@@ -126,13 +130,13 @@ class Task(Generic[P, R, JobT]):
             ArgumentsNotStorable: a value cannot be kept as it is.
             TaskDefinitionError: the task has no name that a worker could know it by.
         """
-        return self._job(self.signature.encode(args, kwargs))
+        return self._job(*self.signature.draft(args, kwargs))
 
     def job_by_name(self, arguments: Mapping[str, Any]) -> JobT:
         """`job`, for a caller that knows all arguments by their names, positional-only ones too."""
-        return self._job(self.signature.encode((), arguments, by_name=True))
+        return self._job(*self.signature.draft((), arguments, by_name=True))
 
-    def _job(self, arguments: dict[str, Any]) -> JobT:
+    def _job(self, arguments: dict[str, Any], given: Given | None) -> JobT:
         if self.name.startswith("__main__."):
             raise TaskDefinitionError(
                 f"task {self.name!r} is defined in the program that was started, which a worker imports "
@@ -142,6 +146,8 @@ class Task(Generic[P, R, JobT]):
             self.model, {"task": self.name, "arguments": arguments, **self._columns, **self._key(arguments)}
         )
         wakeup.mark(job, self.notify)
+        if given is not None:
+            keep(job, given)
         return job
 
     def _key(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
