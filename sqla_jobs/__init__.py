@@ -10,7 +10,7 @@ from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.tasks import Task, current_job
-from sqla_jobs.verbs import cancel, prune, retry
+from sqla_jobs.verbs import cancel, pause, prune, resume, retry
 from sqla_jobs.worker import Worker
 
 if "alembic.autogenerate" in _sys.modules:  # imported from an env.py: teach autogenerate our tables
@@ -34,6 +34,8 @@ __all__ = [
     "cancel",
     "current_job",
     "metadata",
+    "pause",
     "prune",
+    "resume",
     "retry",
 ]

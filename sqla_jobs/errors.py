@@ -13,6 +13,7 @@ JobsError
   x UnknownTask           (LookupError)
   x JobError                         recorded in a job's attempts
     - ArgumentsNotLoadable             the row does not fit the signature of the code that runs it
+    - RecordNotFound      (LookupError)  an object that it was given by identity is gone
     - JobEscaped                       the job ended the transaction that its worker owns
     - WorkerDied                       the process that ran the job is gone
     - JobTimeout                       it ran longer than its timeout, and was interrupted
@@ -53,6 +54,7 @@ __all__ = [
     "JobNotFound",
     "JobTimeout",
     "JobsError",
+    "RecordNotFound",
     "SchemaError",
     "Snooze",
     "TaskAlreadyRegistered",
@@ -246,6 +248,26 @@ class ArgumentsNotLoadable(JobError):
         self.argument = argument
         self.value = value
         self.reason = reason
+
+
+class RecordNotFound(JobError, LookupError):
+    """A mapped object that the job was given, by its identity, is not there when the job runs.
+
+    Attributes:
+        task: the task's name.
+        argument: where in the arguments, for example `orders[2]`.
+        model: the name of the mapped class.
+        key: the primary key, as text.
+    """
+
+    def __init__(self, task: str, argument: str, model: str, key: str) -> None:
+        super().__init__(
+            f"{task}: {argument} is {model} {key}, which is not there: it was deleted since, or not committed"
+        )
+        self.task = task
+        self.argument = argument
+        self.model = model
+        self.key = key
 
 
 class JobEscaped(JobError):

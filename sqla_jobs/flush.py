@@ -1,4 +1,7 @@
-"""What a flush does for jobs and schedules: workers are told, in the flush's transaction or after its commit.
+"""What a flush does for jobs and schedules.
+
+The primary keys of the mapped objects that jobs were given are written to their rows, and workers are told,
+in the flush's transaction or after its commit.
 
 A listener on every job model, so that ``task.enqueue``, ``session.add(task.job())`` and a job that was
 made by hand are all alike. A flush without jobs never comes here.
@@ -12,9 +15,18 @@ from typing import Any
 from weakref import WeakKeyDictionary
 
 from sqlalchemy import Connection, Engine, NestedTransaction, event
-from sqlalchemy.orm import Mapper, Session, SessionTransaction, object_mapper, object_session
+from sqlalchemy.orm import (
+    InstanceState,
+    Mapper,
+    Session,
+    SessionTransaction,
+    UOWTransaction,
+    object_mapper,
+    object_session,
+)
 
 from sqla_jobs import statements, wakeup
+from sqla_jobs.arguments import given_to, put
 from sqla_jobs.models import JobMixin, ScheduleMixin
 
 _Told = dict[tuple[Connection, str, str], NestedTransaction | None]
@@ -28,11 +40,64 @@ _told: WeakKeyDictionary[SessionTransaction, _Told] = WeakKeyDictionary()
 _pending: WeakKeyDictionary[SessionTransaction, set[tuple[Engine, wakeup.Notice]]] = WeakKeyDictionary()
 
 
+# -- the objects that jobs were given ------------------------------------------------------------------
+
+
+@event.listens_for(JobMixin, "before_insert", propagate=True)
+def _before_insert(_: Mapper[Any], __: Connection, job: JobMixin) -> None:
+    """Insert the job with the keys that are known, and null for the others: those may be inserted after it.
+
+    Nobody else sees the nulls: `_after_flush` comes before the flush is over.
+    """
+    given = given_to(job)
+    if given is not None:
+        given.inserted = None
+        put(job, given.drafted())
+
+
 @event.listens_for(JobMixin, "after_insert", propagate=True)
 def _after_insert(mapper: Mapper[Any], connection: Connection, job: JobMixin) -> None:
     session = object_session(job)
-    if session is not None:
-        _tell(session, mapper, connection, job)
+    if session is None:
+        return
+    given = given_to(job)
+    if given is not None:
+        given.inserted = connection
+        if not listens_to(session):
+            event.listen(session, "after_flush", _after_flush)
+    _tell(session, mapper, connection, job)
+
+
+def listens_to(session: Session) -> bool:
+    """Whether the flushes of this Session are followed, for jobs that were given mapped objects."""
+    return event.contains(session, "after_flush", _after_flush)
+
+
+def _after_flush(session: Session, flush: UOWTransaction) -> None:
+    """Write the keys that were not known, or have changed, when the jobs were inserted: one UPDATE.
+
+    In no other event are they sure to be known. Within the flush, before_flush and before_insert among them,
+    an object may have none yet: the order of the INSERTs is that of the foreign keys, and an object that
+    refers to the job comes after it.
+    """
+
+    def saved(state: InstanceState[Any]) -> bool:
+        return state in flush.states and not any(flush.states[state])
+
+    changed: dict[tuple[Connection, type[JobMixin]], list[JobMixin]] = {}
+    for job in session.new:
+        given = given_to(job) if isinstance(job, JobMixin) else None
+        if given is None or given.inserted is None:
+            continue
+        connection, given.inserted = given.inserted, None
+        if put(job, given.resolved(saved)):
+            changed.setdefault((connection, type(job)), []).append(job)
+    for (connection, model), jobs in changed.items():
+        rows = [{"id": job.id, "arguments": job.arguments} for job in jobs]
+        connection.execute(statements.set_arguments(model), {"p_rows": rows})
+
+
+# -- workers are told ----------------------------------------------------------------------------------
 
 
 @event.listens_for(ScheduleMixin, "after_insert", propagate=True)

@@ -12,7 +12,15 @@ from sqlalchemy.orm import Session, scoped_session
 from sqla_jobs import lifecycle, runner
 from sqla_jobs.errors import InvalidOption, TaskDefinitionError, shown
 from sqla_jobs.lifecycle import Cancelled, Retried
-from sqla_jobs.models import Companions, Job, JobMixin, QueueMixin, ScheduleMixin, WorkerProcessMixin
+from sqla_jobs.models import (
+    Companions,
+    Job,
+    JobMixin,
+    QueueMixin,
+    ScheduleMixin,
+    WorkerProcessMixin,
+    check_queue,
+)
 from sqla_jobs.models import companions as companions_of
 from sqla_jobs.models import create_all as create_tables
 from sqla_jobs.outcome import JobState
@@ -21,16 +29,18 @@ from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import (
     UNSET,
+    By,
     ByName,
+    Missing,
     Options,
     Recurring,
+    Scope,
     Sessions,
     Task,
-    check_queue,
     enqueue_many,
     keep_house,
 )
-from sqla_jobs.verbs import PRUNED, WEEK, cancel, prune, retry
+from sqla_jobs.verbs import PRUNED, WEEK, cancel, pause, prune, resume, retry
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -111,6 +121,10 @@ class Jobs(Recurring[JobT]):
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
         retention: dt.timedelta | None = None,
+        unique: By = False,
+        unique_scope: Scope = "active",
+        unique_for: dt.timedelta | None = None,
+        on_missing: Missing = "cancel",
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -124,6 +138,10 @@ class Jobs(Recurring[JobT]):
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
         retention: dt.timedelta | None = None,
+        unique: By = False,
+        unique_scope: Scope = "active",
+        unique_for: dt.timedelta | None = None,
+        on_missing: Missing = "cancel",
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -138,6 +156,15 @@ class Jobs(Recurring[JobT]):
                 all of a group run again. None: each job has transactions of its own.
             retention: ``timedelta(0)``: a job is deleted, and not kept as ``succeeded``, by the commit of its
                 success, unless a row refers to it. None: it is kept.
+            unique: names of arguments: while a job is there, another enqueue with the same values gives that
+                one, with ``duplicate`` true. True: of all arguments. False: each enqueue makes a job, unless
+                ``using(unique_key=…)``.
+            unique_scope: while it is there: ``"active"`` until it is finished, ``"queued"`` until it begins.
+            unique_for: or once for so long, whatever becomes of it, in fixed windows of the database's time:
+                ``timedelta(hours=1)`` from each full hour (UTC) to the next.
+            on_missing: what becomes of a job if a mapped object that it was given is gone when it runs.
+                ``"cancel"``: it is cancelled. ``"fail"``: the attempt has failed with `RecordNotFound`, and
+                the retry policy decides.
 
         Raises:
             TaskDefinitionError: the function cannot be a task.
@@ -149,7 +176,8 @@ class Jobs(Recurring[JobT]):
                 f"@jobs.task({shown(function)}); expected a function, or options by name: "
                 "@jobs.task(name='…', queue='…')"
             )
-        options = Options().changed({"queue": queue, "priority": priority})
+        keys = {"unique": unique, "unique_scope": unique_scope, "unique_for": unique_for}
+        options = Options().changed({"queue": queue, "priority": priority, **keys})
 
         def register(function: Callable[..., Any]) -> Any:
             return self.register(
@@ -160,6 +188,7 @@ class Jobs(Recurring[JobT]):
                 timeout=timeout,
                 group_commit=group_commit,
                 retention=retention,
+                on_missing=on_missing,
             )
 
         return register if function is None else register(function)
@@ -175,6 +204,9 @@ class Jobs(Recurring[JobT]):
         run_at: dt.datetime | None = UNSET,
         max_attempts: int | None = UNSET,
         timeout: dt.timedelta | None = UNSET,
+        unique_key: str | None = UNSET,
+        unique_scope: Scope = UNSET,
+        unique_for: dt.timedelta | None = UNSET,
     ) -> ByName[JobT]:
         """``jobs.using(queue="slow").enqueue(session, "shop.jobs.send", order_id=7)``; see `Options`.
 
@@ -188,6 +220,9 @@ class Jobs(Recurring[JobT]):
             "run_at": run_at,
             "max_attempts": max_attempts,
             "timeout": timeout,
+            "unique_key": unique_key,
+            "unique_scope": unique_scope,
+            "unique_for": unique_for,
         }
         Options().changed(changes)  # a mistake is refused here rather than at the enqueue
         return ByName(self, {name: value for name, value in changes.items() if value is not UNSET})
@@ -222,7 +257,7 @@ class Jobs(Recurring[JobT]):
         """
         return enqueue_many(self.model, session, jobs)
 
-    # -- cancel, retry, prune -------------------------------------------------------------------------
+    # -- cancel, retry, prune, pause ------------------------------------------------------------------
 
     def cancel(
         self, session: Session | scoped_session[Any], job: int | JobT, *, now: dt.datetime | None = None
@@ -291,6 +326,24 @@ class Jobs(Recurring[JobT]):
             InvalidOption: an age below zero, a state that is not final, a limit below one.
         """
         return prune(session, older_than=older_than, states=states, limit=limit, model=self.model, now=now)
+
+    def pause(
+        self, session: Session | scoped_session[Any], queue: str, *, now: dt.datetime | None = None
+    ) -> bool:
+        """Begin no more jobs of a queue; False: it is paused already. See `sqla_jobs.pause`.
+
+        Raises:
+            InvalidQueueName: it is none.
+        """
+        return pause(session, queue, model=self.model, now=now)
+
+    def resume(self, session: Session | scoped_session[Any], queue: str) -> bool:
+        """Begin the jobs of a queue again; False: it was not paused. See `sqla_jobs.resume`.
+
+        Raises:
+            InvalidQueueName: it is none.
+        """
+        return resume(session, queue, model=self.model)
 
     # -- run ---------------------------------------------------------------------------------------
 

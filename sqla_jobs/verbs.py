@@ -1,4 +1,4 @@
-"""The verbs of jobs that are there already, as plain functions: cancel, retry, prune. Session first."""
+"""The verbs of what is there already, as plain functions: cancel, retry, prune, pause. Session first."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, scoped_session
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle import Cancelled, Retried
-from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.models import Job, JobMixin, check_queue
 from sqla_jobs.outcome import JobState
 
 WEEK: Final = dt.timedelta(days=7)
@@ -115,6 +115,47 @@ def prune(
         raise InvalidOption(f"limit {shown(limit)}; expected a whole number from 1, or None for all")
     own.flush()
     return sum(lifecycle.prune(own, model, ages, limit=limit, now=now))
+
+
+def pause(
+    session: Session | scoped_session[Any],
+    queue: str,
+    *,
+    model: type[JobMixin] = Job,
+    now: dt.datetime | None = None,
+) -> bool:
+    """Begin no more jobs of a queue, from the commit of the Session's transaction on.
+
+    Every worker obeys within a second, and `Jobs.work_once` at once. Jobs that run go on to their end; others
+    may still be enqueued, and wait; schedules go on to make them.
+
+    Parameters:
+        queue: its name; it need not have jobs yet.
+        model: the job model; `Jobs.pause` knows its own.
+        now: what the time is taken to be, for ``paused_at``; None: the database's clock.
+
+    Returns:
+        Whether that is new; False: it was paused already, and stays so.
+
+    Raises:
+        InvalidQueueName: it cannot be the name of a queue.
+    """
+    return lifecycle.pause(_session(session, "pause"), model, check_queue(queue), now=now)
+
+
+def resume(session: Session | scoped_session[Any], queue: str, *, model: type[JobMixin] = Job) -> bool:
+    """Begin the jobs of a queue again, from the commit of the Session's transaction on; undoes `pause`.
+
+    Parameters:
+        queue, model: as for `pause`.
+
+    Returns:
+        Whether it was paused.
+
+    Raises:
+        InvalidQueueName: it cannot be the name of a queue.
+    """
+    return lifecycle.resume(_session(session, "resume"), model, check_queue(queue))
 
 
 def _final(states: Iterable[JobState | str]) -> list[JobState]:

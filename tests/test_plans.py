@@ -222,3 +222,31 @@ def test_a_claim_does_not_walk_the_backlog_of_another_queue(database: Database, 
             assert plan.rows_read <= 2 * limit, plan
             (plan,) = explain(claim(limit, ["empty", "void"]))
             assert plan.rows_read == 0, plan
+
+
+# -- with a paused queue ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["custom", "generic"])
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never", "analyzed"])
+def test_a_paused_queue_is_passed_over_without_its_backlog(
+    database: Database, generic: bool, analyzed: bool
+) -> None:
+    """The queues that are left are found one by one, by an index entry each."""
+    fill(database, "succeeded", ROWS // 10)
+    fill(database, "queued", ROWS // 10, queue="paused")
+    for number in range(10):
+        fill(database, "queued", 20, queue=f"open_{number}")
+    if analyzed:
+        database.execute("ANALYZE")
+    with explaining(database, generic=generic) as explain:
+        (plan,) = explain(lambda session: lifecycle.open_queues(session, Job, None, ["paused"]))
+        assert plan.indexes == {CLAIM}, plan
+        assert (round(plan.rows_read), plan.rows_sorted) == (11, 10), plan
+        assert plan.buffers <= 60, plan
+        assert not plan.compiled, plan
+        (plan,) = explain(lambda session: lifecycle.has_work(session, Job, 7, closed=["paused"]))
+        assert plan.indexes == {CLAIM, PROMOTE, RESCUE}, plan
+        assert plan.rows_read <= 2, plan
+        (*_, plan) = explain(lambda session: lifecycle.paused(session, Job))
+        assert plan.buffers <= 2, plan

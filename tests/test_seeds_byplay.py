@@ -81,7 +81,7 @@ def test_b03_both_ways_to_fetch_use_their_index(database: Database, app: Recorde
     database.execute("ANALYZE")
     with explaining(database, generic=False) as explain:
         for queues, index in ((None, "ix_sqla_jobs_claim_any"), (["other"], "ix_sqla_jobs_claim")):
-            plan, *_ = explain(partial(app.jobs.work_once, queues=queues))
+            _, plan, *_ = explain(partial(app.jobs.work_once, queues=queues))
             assert plan.indexes == {index}, str(plan)
             assert plan.rows_read == 1
             assert "Sort" not in plan.kinds

@@ -5,11 +5,15 @@ a parameter without annotation takes plain JSON. `encode` refuses, at enqueue, w
 back from JSONB as it is: each value is read back before it is stored.
 
     signature    binds a call to the names of a function's parameters, and back
-    parameter    stores and loads the values of one parameter, by its annotation
+    parameter    one parameter, and what its annotation makes of its values
+    values       plain JSON, and all that pydantic has a schema for
+    objects      mapped objects: the primary key is stored
+    given        the mapped objects that a job was given, until they have one
     faithful     what JSONB can hold, and whether a value that was read back is the same
 """
 
 from sqla_jobs.arguments.faithful import JSON
+from sqla_jobs.arguments.given import Given, given_to, keep, put
 from sqla_jobs.arguments.signature import Signature, encode_untyped
 
-__all__ = ["JSON", "Signature", "encode_untyped"]
+__all__ = ["JSON", "Given", "Signature", "encode_untyped", "given_to", "keep", "put"]

@@ -163,7 +163,10 @@ def _check_digits(number: int) -> None:
 
 def _why_not_plain(kind: type) -> str:
     if is_mapped(kind):
-        return "it is a mapped object, whose row may change meanwhile; pass its primary key"
+        return (
+            "it is a mapped object, whose row may change meanwhile; pass its primary key, or annotate the"
+            " parameter with its class"
+        )
     cure = "annotate the parameter with its type, or convert it first"
     if issubclass(kind, (list, tuple, set, frozenset, deque)):
         return f"a {kind.__name__} would come back as a list; {cure}"

@@ -11,9 +11,13 @@ from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
+from sqlalchemy.orm import Session
 
 from sqla_jobs.arguments.faithful import JSON, TOO_DEEP, Refused, check_text, path, plain
-from sqla_jobs.arguments.parameter import Parameter, problems
+from sqla_jobs.arguments.given import Given
+from sqla_jobs.arguments.objects import Reference, Wanted
+from sqla_jobs.arguments.parameter import Parameter
+from sqla_jobs.arguments.values import problems
 from sqla_jobs.errors import (
     ArgumentsNotLoadable,
     ArgumentsNotStorable,
@@ -100,6 +104,27 @@ class Signature:
             ArgumentsNotStorable: a value fits, but would not come back from JSONB as it is.
             TaskDefinitionError: an annotation still names what is not defined.
         """
+        given = self._bound(args, kwargs, by_name)
+        return {name: self._stored(name, value) for name, value in given.items()}
+
+    def draft(
+        self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, by_name: bool = False
+    ) -> tuple[dict[str, Any], Given | None]:
+        """`encode` of a call whose mapped objects need not be flushed yet; and them, or None.
+
+        Raises:
+            InvalidArguments, ArgumentsNotStorable, TaskDefinitionError: as `encode`.
+        """
+        given = self._bound(args, kwargs, by_name)
+        stored = {name: self._taken(name, value) for name, value in given.items()}
+        references = {name: value for name, value in stored.items() if type(value) is Reference}
+        if not references:
+            return stored, None
+        objects = Given(self.task, references)
+        return {**stored, **objects.known()}, objects
+
+    def _bound(self, args: tuple[Any, ...], kwargs: Mapping[str, Any], by_name: bool) -> dict[str, Any]:
+        """The arguments of a call by name."""
         if len(args) > len(self._positional):
             raise self._misfit(f"expected {len(self._positional)} arguments by position, found {len(args)}")
         given = dict(zip(self._positional, args, strict=False)) if args else {}
@@ -110,7 +135,7 @@ class Signature:
         missing = [repr(name) for name in self.required if name not in given]
         if missing:
             raise self._misfit(f"missing argument{'s' * (len(missing) > 1)} {', '.join(missing)}")
-        return {name: self._stored(name, value) for name, value in given.items()}
+        return given
 
     def encode_some(self, kwargs: Mapping[str, Any]) -> dict[str, JSON]:
         """`encode` of some of the arguments, by name, whatever the others are.
@@ -134,17 +159,19 @@ class Signature:
                     known[name] = self._stored(name, parameter.default)
         return known
 
-    def decode(self, stored: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def decode(self, stored: Any, session: Session | None = None) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """The call that stored JSON stands for; nothing in it is shared with what was stored.
 
         Parameters:
             stored: the value of the row's `arguments`.
+            session: loads mapped objects; None: the task takes none.
 
         Returns:
             The values of the positional-only parameters after the Session, and all others by name.
 
         Raises:
             ArgumentsNotLoadable: the function takes no such argument, misses one, or a value does not fit.
+            RecordNotFound: a mapped object is gone.
             TaskDefinitionError: an annotation still names what is not defined.
         """
         if not isinstance(stored, Mapping):
@@ -154,6 +181,10 @@ class Signature:
             if name not in values:
                 reason = f"it is missing; expected {self}. A parameter that is added needs a default"
                 raise ArgumentsNotLoadable(self.task, name, stored, reason)
+        for name, value in values.items():
+            if type(value) is Wanted:
+                assert session is not None, "whoever runs a task has a Session"
+                values[name] = value.load(session, self.task, name)
         by_position = []
         for name in self._positional:
             parameter = self._parameters[name]
@@ -193,6 +224,11 @@ class Signature:
         return InvalidArguments(self.task, str(self), problem)
 
     def _stored(self, name: str, value: Any) -> JSON:
+        taken = self._taken(name, value)
+        return Given(self.task, {name: taken}).resolved()[name] if type(taken) is Reference else taken
+
+    def _taken(self, name: str, value: Any) -> Any:
+        """What is stored of a value; of mapped objects a `Reference`."""
         parameter = self._parameters.get(name, self._extra)
         assert parameter is not None, "encode has checked the names"
         codec = parameter.codec

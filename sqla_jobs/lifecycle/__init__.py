@@ -7,11 +7,13 @@ them with ``AsyncSession.run_sync``.
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
     groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
     enqueued   insert, enqueue_many: without a flush
+    unique     enqueue_unique, enqueue_many_unique: or whoever holds the key
     cancels    cancel, of one job or of all that wait
     retries    retry, of one job that is over or waits
     prunes     prune, of all that finished long ago
     definitions  sync, disable_absent: the schedules of the code, written to their rows
     schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
+    pauses     pause, resume, paused, open_queues
     by_hand    run_schedule, switch_schedule: for whoever looks after schedules
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
@@ -39,6 +41,7 @@ from sqla_jobs.lifecycle.jobs import (
     take,
     unfinished,
 )
+from sqla_jobs.lifecycle.pauses import open_queues, pause, paused, resume
 from sqla_jobs.lifecycle.prunes import check_age, prune
 from sqla_jobs.lifecycle.retries import Retried, retry
 from sqla_jobs.lifecycle.schedules import (
@@ -55,6 +58,7 @@ from sqla_jobs.lifecycle.schedules import (
     next_times,
 )
 from sqla_jobs.lifecycle.sent import overhear, target
+from sqla_jobs.lifecycle.unique import enqueue_in_savepoint, enqueue_many_unique, enqueue_unique, is_keyed
 from sqla_jobs.lifecycle.workers import (
     Health,
     Rescued,
@@ -97,7 +101,10 @@ __all__ = [
     "disable_absent",
     "due_schedules",
     "enqueue",
+    "enqueue_in_savepoint",
     "enqueue_many",
+    "enqueue_many_unique",
+    "enqueue_unique",
     "exchange",
     "finish",
     "finish_group",
@@ -108,18 +115,23 @@ __all__ = [
     "heartbeat",
     "hold",
     "insert",
+    "is_keyed",
     "join",
     "list_schedules",
     "make_due",
     "next_due",
     "overhear",
     "next_times",
+    "open_queues",
+    "pause",
+    "paused",
     "promote",
     "prune",
     "register",
     "remaining",
     "remove",
     "rescue",
+    "resume",
     "retry",
     "run_schedule",
     "standing",

@@ -78,6 +78,30 @@ def enqueue_many(session: Session, model: Model, jobs: Sequence[JobMixin], tell:
     return sorted(ids)
 
 
+def insert_in_lists(
+    session: Session,
+    model: Model,
+    jobs: Sequence[JobMixin],
+    tell: Tell,
+    one: Callable[[Session, JobMixin], bool],
+) -> dict[str, int]:
+    """Insert those new jobs whose unique keys nobody holds; their ids by their keys, all different.
+
+    Parameters:
+        one: inserts a job that cannot be said in a list, and says whether it did.
+    """
+    connection = session.connection(bind_arguments=target(model))
+    try:
+        sources, parameters = _in_lists(model, jobs, connection.dialect)
+    except _NotInLists:
+        return _one_by_one(session, jobs, one)
+    statement = statements.enqueue_many(model, sources, unique=True)
+    rows = connection.execute(statement, {**parameters, "p_number": len(jobs)})
+    ids = {row.unique_key: row.id for row in rows}
+    tell(session, connection, [job for job in jobs if job.unique_key in ids])
+    return ids
+
+
 # -- one by itself ---------------------------------------------------------------------------------
 
 
@@ -91,8 +115,10 @@ def can_insert(job: JobMixin) -> bool:
     return True
 
 
-def insert(connection: Connection, job: JobMixin, notice: wakeup.Notice | None) -> dict[str, Any]:
+def insert(connection: Connection, job: JobMixin, notice: wakeup.Notice | None) -> dict[str, Any] | None:
     """Insert one job that `can_insert` takes, and tell workers of it; what its other columns are now.
+
+    None: another job holds its unique key.
 
     Parameters:
         notice: what is told, in the same statement.
@@ -111,9 +137,11 @@ def insert(connection: Connection, job: JobMixin, notice: wakeup.Notice | None) 
     if notice is not None:
         given["channel"], given["payload"] = notice
     columns = tuple(values)
-    statement = statements.enqueue(model, columns, delay is not None, notice is not None)
-    row = execute(connection, model, statement, **given).one()
-    return dict(zip(statements.left_to_the_table(model, columns), row, strict=False))
+    unique = bool(values.get("unique_held"))
+    statement = statements.enqueue(model, columns, delay is not None, notice is not None, unique)
+    found = execute(connection, model, statement, **given)
+    row = found.one_or_none() if unique else found.one()
+    return row and dict(zip(statements.left_to_the_table(model, columns), row, strict=False))
 
 
 def _delay(moment: Any) -> dt.timedelta | None:
@@ -155,7 +183,7 @@ def _check_mapper(mapper: Mapper[Any], jobs: Sequence[JobMixin]) -> None:
     _refuse(mapper.version_id_col is not None or dataclasses.is_dataclass(mapper.class_))
     _refuse(not all(type(job) is mapper.class_ for job in jobs))
     # Listeners of the application's own, beside ours in `flush`.
-    _refuse(bool(mapper.dispatch.before_insert) or len(mapper.dispatch.after_insert) != 1)
+    _refuse(len(mapper.dispatch.before_insert) != 1 or len(mapper.dispatch.after_insert) != 1)
 
 
 def _refuse(reason: bool) -> None:
@@ -255,6 +283,18 @@ def _flush_copies(session: Session, jobs: Sequence[JobMixin]) -> list[int]:
         for copy in copies:
             if copy in session:
                 session.expunge(copy)
+
+
+def _one_by_one(
+    session: Session, jobs: Sequence[JobMixin], one: Callable[[Session, JobMixin], bool]
+) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for job in jobs:
+        copy = _copy(job)
+        if one(session, copy):
+            ids[str(job.unique_key)] = copy.id
+            session.expunge(copy)
+    return ids
 
 
 def _copy(job: JobMixin) -> JobMixin:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, TypeVar
 
@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import ArgumentsNotLoadable
+from sqla_jobs.lifecycle.pauses import open_queues, paused
 from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome
@@ -163,19 +164,38 @@ def take(
 ) -> Claimed | None:
     """``work_once``: lock the next job in the caller's transaction; it stays ``queued``.
 
-    When nothing is queued, the one due job that would be next is promoted and locked.
+    When nothing is queued, the one due job that would be next is promoted and locked. Of a paused queue none
+    is, and where one is paused, a due job of the others is looked for among all that are due.
 
     Parameters:
         held: jobs that this transaction has taken already and not yet finished.
     """
-    chosen = selection(queues)
-    any_queue = not chosen
-    ready = statements.take(model, any_queue)
-    row = (
-        execute(session, model, ready, held=list(held), now=now, **chosen).first()
-        or execute(session, model, statements.take_due(model, any_queue), now=now, **chosen).first()
-    )
+    ready = queues
+    if closed := paused(session, model):
+        ready = open_queues(session, model, queues, closed)
+    row = None
+    if ready or not closed:
+        chosen = selection(ready)
+        statement = statements.take(model, any_queue=not chosen)
+        row = execute(session, model, statement, held=list(held), now=now, **chosen).first()
+    if row is None:
+        row = _take_due(session, model, queues, closed, now)
     return None if row is None else claimed(row)
+
+
+def _take_due(
+    session: Session,
+    model: Model,
+    queues: Sequence[str] | None,
+    closed: Collection[str],
+    now: dt.datetime | None,
+) -> Any:
+    chosen = selection(open_queues(session, model, queues, closed) if queues else None)
+    if queues and not chosen:
+        return None
+    given: dict[str, Any] = {"closed": list(closed)} if closed and not queues else {}
+    statement = statements.take_due(model, not chosen, bool(given))
+    return execute(session, model, statement, now=now, **chosen, **given).first()
 
 
 # -- finish --------------------------------------------------------------------------------------
@@ -282,11 +302,20 @@ def has_work(
     worker_id: int,
     queues: Sequence[str] | None = None,
     *,
+    closed: Collection[str] = (),
     now: dt.datetime | None = None,
 ) -> bool:
-    """Whether a job is queued or due, locked or not, or runs under this worker."""
-    chosen = selection(queues)
-    statement = statements.has_work(model, any_queue=not chosen)
+    """Whether a job is queued or due, locked or not, or runs under this worker.
+
+    Parameters:
+        closed: not in these of the queues.
+    """
+    chosen: dict[str, Any] = {}
+    if queues:
+        chosen = {"queues": open_queues(session, model, queues, closed)}
+    elif closed:
+        chosen = {"closed": list(closed)}
+    statement = statements.has_work(model, not queues, "closed" in chosen)
     return bool(execute(session, model, statement, p_worker_id=worker_id, now=now, **chosen).scalar_one())
 
 

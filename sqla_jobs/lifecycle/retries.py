@@ -65,7 +65,7 @@ def retry(
         except IntegrityError as error:
             if not is_duplicate(error):
                 raise
-            holder = execute(session, model, statements.holder(model), p_key=row.unique_key).scalar()
+            holder = execute(session, model, statements.holders(model), p_keys=[row.unique_key]).scalar()
             raise DuplicateJob(row.unique_key, holder, job_id) from error
     expire(session, model, [job_id])
     wakeup.announce(session, model, [wakeup.queued(row.queue)])

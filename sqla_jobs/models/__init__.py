@@ -28,7 +28,7 @@ from sqla_jobs.models.mapped import (
     metadata,
 )
 from sqla_jobs.models.recurring import CATCH_UP, OVERLAP, RESOLUTION, check_schedule, rule_of
-from sqla_jobs.models.terms import DEFAULT_QUEUE, INFO, QUEUE_PATTERN
+from sqla_jobs.models.terms import DEFAULT_QUEUE, INFO, QUEUE_PATTERN, check_queue
 from sqla_jobs.models.version import SCHEMA_VERSION, marker, marker_ddl
 
 __all__ = [
@@ -49,6 +49,7 @@ __all__ = [
     "ScheduleMixin",
     "WorkerProcess",
     "WorkerProcessMixin",
+    "check_queue",
     "check_schedule",
     "companions",
     "create_all",

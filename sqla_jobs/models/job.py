@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import (
     BigInteger,
     Boolean,
+    ColumnElement,
     DateTime,
     Identity,
     Integer,
@@ -16,10 +17,14 @@ from sqlalchemy import (
     PrimaryKeyConstraint,
     SmallInteger,
     Text,
+    case,
+    func,
     literal_column,
     text,
+    type_coerce,
 )
 from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import Mapped, MappedColumn, declared_attr, has_inherited_table, mapped_column
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.elements import conv
@@ -49,6 +54,8 @@ dead rows on less than 2 % of the pages leaves the indexes as they are. And ANAL
 queued changes within minutes, however many finished ones are kept. docs/migrations.md has the figures, and
 what is left to the server's settings.
 """
+
+_DUPLICATE: Final = "_sqla_jobs_duplicate"
 
 
 class JobMixin:
@@ -96,6 +103,53 @@ class JobMixin:
     limit_key: Mapped[str | None] = mapped_column(Text, sort_order=-77)
     schedule_id: Mapped[int | None] = mapped_column(BigInteger, sort_order=-76)
     tick_at: Mapped[dt.datetime | None] = mapped_column(DateTime(timezone=True), sort_order=-75)
+
+    @property
+    def duplicate(self) -> bool:
+        """Whether the last ``enqueue`` that gave this object made no new job: this one holds the key."""
+        return bool(vars(self).get(_DUPLICATE))
+
+    def mark_duplicate(self) -> None:
+        """Let `duplicate` be true; no column, and gone with the object."""
+        vars(self)[_DUPLICATE] = True
+
+    @hybrid_property
+    def is_finished(self) -> bool:
+        """Whether it is ``succeeded``, ``failed`` or ``cancelled``."""
+        return self.finished_at is not None
+
+    @is_finished.inplace.expression
+    @classmethod
+    def _is_finished(cls) -> ColumnElement[bool]:
+        return cls.finished_at.is_not(None)
+
+    @hybrid_property
+    def duration(self) -> dt.timedelta | None:
+        """From the begin of the last attempt to the end of the job; None: no end, or never begun."""
+        if self.finished_at is None or self.started_at is None:
+            return None
+        return self.finished_at - self.started_at
+
+    @duration.inplace.expression
+    @classmethod
+    def _duration(cls) -> ColumnElement[dt.timedelta | None]:
+        return type_coerce(cls.finished_at - cls.started_at, Interval)
+
+    @hybrid_property
+    def wait(self) -> dt.timedelta | None:
+        """From when it could have been begun, enqueued and due, to the begin of the last attempt.
+
+        None: it was not begun yet, or waits for the next attempt.
+        """
+        if self.started_at is None or self.started_at < (ready := max(self.run_at, self.created_at)):
+            return None
+        return self.started_at - ready
+
+    @wait.inplace.expression
+    @classmethod
+    def _wait(cls) -> ColumnElement[dt.timedelta | None]:
+        ready = func.greatest(cls.run_at, cls.created_at, type_=DateTime(timezone=True))
+        return type_coerce(case((cls.started_at >= ready, cls.started_at - ready)), Interval)
 
     def __repr__(self) -> str:
         # What is loaded: a repr must not send a query, nor fail on a detached job.

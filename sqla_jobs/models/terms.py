@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any, Final
 
 from sqlalchemy import CheckConstraint, Index, Table, text
 from sqlalchemy.schema import SchemaItem
 from sqlalchemy.sql.elements import conv
 
+from sqla_jobs.errors import InvalidQueueName, shown
 from sqla_jobs.models.storage import Storage
 
 INFO: Final = "sqla_jobs"
@@ -15,6 +17,21 @@ INFO: Final = "sqla_jobs"
 
 QUEUE_PATTERN: Final = "^[A-Za-z0-9_.-]{1,63}$"
 DEFAULT_QUEUE: Final = "default"
+
+
+def check_queue(name: object) -> str:
+    """``name`` if it can be a queue's name.
+
+    Raises:
+        InvalidQueueName: empty, longer than 63, or other characters than letters, digits, ``_ - .``
+    """
+    if isinstance(name, str) and re.fullmatch(QUEUE_PATTERN[1:-1], name, re.ASCII):
+        return name
+    length = f" of {len(name)} characters" if isinstance(name, str) and len(name) > 63 else ""
+    raise InvalidQueueName(
+        f"queue name {shown(name)}{length}; expected 1 to 63 out of A-Z, a-z, 0-9, '_', '-' and '.'"
+    )
+
 
 EMPTY_OBJECT = text("'{}'::jsonb")
 EMPTY_ARRAY = text("'[]'::jsonb")

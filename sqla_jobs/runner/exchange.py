@@ -31,6 +31,7 @@ class _Wish:
 
     done: Claimed | None
     wants: bool
+    queues: Sequence[str] | None = None
     holds: bool = False
     """The claim of ``done`` held, and its outcome is written."""
     job: Claimed | None = None
@@ -101,7 +102,7 @@ class Exchange:
             done: it has written nothing; None: there is none.
             wants: whether another is wanted.
         """
-        wish = _Wish(done, wants)
+        wish = _Wish(done, wants, queues)
         with self._lock:
             self._waiting.append(wish)
             waits, self._busy = self._busy, True
@@ -110,15 +111,15 @@ class Exchange:
                 wish.turn.acquire()
             if wish.is_answered:
                 return Swapped(wish.holds, wish.job, wish.error)
-            self._lead(worker_id, queues)
+            self._lead(worker_id)
             waits = not wish.is_answered
 
-    def _lead(self, worker_id: int, queues: Sequence[str] | None) -> None:
+    def _lead(self, worker_id: int) -> None:
         with self._lock:
             wishes, self._waiting = self._waiting, []
         error: Exception | None = None
         try:
-            self._answer(worker_id, queues, wishes)
+            self._answer(worker_id, wishes)
         except Exception as raised:
             error = raised
         finally:
@@ -135,9 +136,11 @@ class Exchange:
             for each in (*leads, *answered):
                 each.turn.release()
 
-    def _answer(self, worker_id: int, queues: Sequence[str] | None, wishes: Sequence[_Wish]) -> None:
+    def _answer(self, worker_id: int, wishes: Sequence[_Wish]) -> None:
         done = [wish.done for wish in wishes if wish.done is not None]
         hungry = [wish for wish in wishes if wish.wants]
+        # Not of who only hands in: to claim from them would pass over a pause that the others know of.
+        queues = hungry[0].queues if hungry else None
         mine = [each for each in done if each.worker_id == worker_id]
         for former in {each.worker_id for each in done} - {worker_id}:  # it was taken for dead meanwhile
             assert former is not None

@@ -12,7 +12,7 @@ from typing import Any, Final
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import Cancel, GiveBack, JobsError, Snooze, shown
+from sqla_jobs.errors import Cancel, GiveBack, JobsError, RecordNotFound, Snooze, shown
 from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.outcome import JobState, Outcome
 from sqla_jobs.scope import GroupScope, JobScope, Ran
@@ -69,7 +69,12 @@ def run(
         task = registry.find(job.task)
         if job.unreadable is not None:
             raise job.unreadable
-        args, kwargs = task.signature.decode(job.arguments)
+        try:
+            args, kwargs = task.signature.decode(job.arguments, session)
+        except RecordNotFound as missing:
+            if task.on_missing == "fail":
+                raise
+            raise Cancel(str(missing)) from missing
         return _call(task.function, session, *args, **kwargs)
 
     return as_current(view, checkpoint, lambda: scope.run(body))

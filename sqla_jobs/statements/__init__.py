@@ -1,16 +1,18 @@
 """Every SQL statement: functions that return SQLAlchemy statements, by the state of the jobs they look for.
 
-    enqueued     enqueue, enqueue_many: not in the table yet
+    enqueued     enqueue, enqueue_many, set_arguments: not in the table yet
     queued       claim, take, take_due: the next jobs to run
     grouped      claim_either, join, finish_group: the fast lane
     running      finish, finish_running, remove, exchange, hold, standing, running_under, cancel_requests,
                  orphans: under a claim
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
-    retried      stopped, retry, holder: to run once more
+    retried      stopped, retry: to run once more
+    unique       window, window_of, holders: unique keys
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work, unfinished: what is left to do
     by_hand      run_schedule, switch_schedule
+    pauses       pause, resume, paused, open_queues
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
     schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
@@ -46,7 +48,14 @@ from sqla_jobs.statements.definitions import (
     standing_schedules,
     undefine,
 )
-from sqla_jobs.statements.enqueued import ENQUEUED, Source, enqueue, enqueue_many, left_to_the_table
+from sqla_jobs.statements.enqueued import (
+    ENQUEUED,
+    Source,
+    enqueue,
+    enqueue_many,
+    left_to_the_table,
+    set_arguments,
+)
 from sqla_jobs.statements.finished import (
     PRUNE_BATCH,
     Reference,
@@ -60,8 +69,9 @@ from sqla_jobs.statements.finished import (
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
+from sqla_jobs.statements.pauses import open_queues, pause, paused, resume
 from sqla_jobs.statements.queued import claim, take, take_due
-from sqla_jobs.statements.retried import holder, retry, stopped
+from sqla_jobs.statements.retried import retry, stopped
 from sqla_jobs.statements.running import (
     cancel_requests,
     check_constraints,
@@ -97,6 +107,7 @@ from sqla_jobs.statements.terms import (
     now,
 )
 from sqla_jobs.statements.unfinished import has_work, remaining, unfinished
+from sqla_jobs.statements.unique import holders, window, window_of
 from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbeat, known, register
 
 __all__ = [
@@ -145,7 +156,7 @@ __all__ = [
     "health",
     "heartbeat",
     "hold",
-    "holder",
+    "holders",
     "job_table",
     "join",
     "keep_alive",
@@ -159,7 +170,10 @@ __all__ = [
     "notify",
     "notify_once",
     "now",
+    "open_queues",
     "orphans",
+    "pause",
+    "paused",
     "promote",
     "prunable",
     "prune",
@@ -169,10 +183,12 @@ __all__ = [
     "register",
     "remaining",
     "remove",
+    "resume",
     "retry",
     "run_schedule",
     "running_under",
     "seize",
+    "set_arguments",
     "say_locked",
     "say_unlocked",
     "standing",
@@ -186,4 +202,6 @@ __all__ = [
     "unheld",
     "unlock",
     "which_table",
+    "window",
+    "window_of",
 ]

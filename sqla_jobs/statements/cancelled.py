@@ -20,6 +20,7 @@ from sqlalchemy import (
 )
 
 from sqla_jobs.statements.terms import Model, job_table, now, once, state
+from sqla_jobs.statements.unique import held_when_over
 
 
 @once
@@ -60,6 +61,7 @@ def cancel(model: Model) -> Executable:
             cancel_requested_at=func.coalesce(
                 job.c.cancel_requested_at, now(), type_=DateTime(timezone=True)
             ),
+            unique_held=case((runs, job.c.unique_held), else_=held_when_over(job)),
         )
     )
 
@@ -86,6 +88,11 @@ def cancel_waiting(model: Model) -> Executable:
     return (
         update(job)
         .where(job.c.id == waiting.c.id)
-        .values(state=state("cancelled"), finished_at=now(), cancel_requested_at=now())
+        .values(
+            state=state("cancelled"),
+            finished_at=now(),
+            cancel_requested_at=now(),
+            unique_held=held_when_over(job),
+        )
         .returning(job.c.id)
     )

@@ -8,6 +8,7 @@ from typing import Any, Final, Literal, TypeAlias
 from sqlalchemy import (
     ARRAY,
     JSON,
+    BigInteger,
     Column,
     ColumnElement,
     DateTime,
@@ -22,21 +23,27 @@ from sqlalchemy import (
     bindparam,
     case,
     cast,
+    column,
     func,
-    insert,
     literal_column,
     select,
+    update,
 )
-from sqlalchemy.dialects.postgresql import JSONB, aggregate_order_by
+from sqlalchemy.dialects.postgresql import JSONB, Insert, aggregate_order_by, insert
 
 from sqla_jobs.statements.terms import Model, job_table, once
 
-ENQUEUED: Final = ("task", "arguments", "queue", "priority", "state", "max_attempts", "timeout", "run_at")
+ENQUEUED: Final = (
+    "task", "arguments", "queue", "priority", "state", "max_attempts", "timeout", "run_at", "unique_key",
+    "unique_scope", "unique_held",
+)  # fmt: skip
 """The columns that a task's options and arguments may fill."""
 
 
 @once
-def enqueue(model: Model, columns: tuple[str, ...], delayed: bool, telling: bool) -> Executable:
+def enqueue(
+    model: Model, columns: tuple[str, ...], delayed: bool, telling: bool, unique: bool = False
+) -> Executable:
     """Insert one job; returns its id and what the table's defaults have made of the other columns.
 
     Locks nothing but the new row. The parameter ``p_arguments`` is text.
@@ -45,6 +52,8 @@ def enqueue(model: Model, columns: tuple[str, ...], delayed: bool, telling: bool
         columns: out of ``ENQUEUED``, each with a parameter ``p_<column>``.
         delayed: ``run_at`` is the parameter ``delay``, from now.
         telling: notify ``channel`` of ``payload``, in the same trip.
+        unique: nothing is inserted, and no row returned, if another job holds its unique key. Waits for a
+            transaction that is about to take it, or to let go of it. Index: ``uq_sqla_jobs_unique_key``.
     """
     table = job_table(model)
     values: dict[str, Any] = {name: bindparam(f"p_{name}", type_=table.c[name].type) for name in columns}
@@ -52,8 +61,9 @@ def enqueue(model: Model, columns: tuple[str, ...], delayed: bool, telling: bool
     if delayed:
         now = func.statement_timestamp(type_=DateTime(timezone=True))
         values["run_at"] = now + bindparam("delay", type_=Interval)
-    made = (
-        insert(table).values(values).returning(*(table.c[name] for name in left_to_the_table(model, columns)))
+    new = insert(table).values(values)
+    made = (_or_nothing(new, table) if unique else new).returning(
+        *(table.c[name] for name in left_to_the_table(model, columns))
     )
     if not telling:
         return made
@@ -71,6 +81,20 @@ def left_to_the_table(model: Model, columns: tuple[str, ...]) -> list[str]:
     ]
 
 
+@once
+def set_arguments(model: Model) -> Executable:
+    """Set the arguments of jobs that this transaction has inserted.
+
+    The parameter ``p_rows`` is a list of objects with ``id`` and ``arguments``. Locks the rows, which nobody
+    else sees; by the primary key.
+    """
+    table = job_table(model)
+    given = func.jsonb_to_recordset(bindparam("p_rows", type_=JSONB))
+    rows = given.table_valued(column("id", BigInteger), column("arguments", JSONB))
+    each = rows.render_derived("each", with_types=True)
+    return update(table).where(table.c.id == each.c.id).values(arguments=each.c.arguments)
+
+
 Source: TypeAlias = "Literal['one', 'each', 'each_else', 'json', 'json_else', 'moment'] | ColumnElement[Any]"
 """Where the values of a column come from.
 
@@ -83,7 +107,7 @@ Source: TypeAlias = "Literal['one', 'each', 'each_else', 'json', 'json_else', 'm
 """
 
 
-def enqueue_many(model: Model, sources: Sequence[tuple[str, Source]]) -> Executable:
+def enqueue_many(model: Model, sources: Sequence[tuple[str, Source]], unique: bool = False) -> Executable:
     """Insert jobs, and return their ids in any order: sorted they are in the order of the jobs.
 
     A sequence gives its numbers in the order of the SELECT: its ORDER BY is below the target list of the
@@ -92,18 +116,30 @@ def enqueue_many(model: Model, sources: Sequence[tuple[str, Source]]) -> Executa
     order that the server would promise.
 
     Locks nothing but the new rows; the parameter ``p_number`` is how many there are.
+
+    Parameters:
+        unique: jobs whose unique keys others hold are left out, and the keys returned beside the ids. Waits
+            for transactions that are about to take one of them, or to let go of it. Index:
+            ``uq_sqla_jobs_unique_key``.
     """
     if any(isinstance(source, ColumnElement) for _, source in sources):
-        return _built(model, tuple(sources))
-    return _enqueue_many(model, tuple(sources))
+        return _built(model, tuple(sources), unique)
+    return _enqueue_many(model, tuple(sources), unique)
 
 
-def _built(model: Model, sources: tuple[tuple[str, Source], ...]) -> Executable:
+def _built(model: Model, sources: tuple[tuple[str, Source], ...], unique: bool) -> Executable:
     table = job_table(model)
     each = _each(table, sources)
     values = [_value(table, each, name, source) for name, source in sources]
     chosen = select(*values).select_from(each).order_by(each.c.n)
-    return insert(table).from_select([name for name, _ in sources], chosen).returning(table.c.id)
+    made = insert(table).from_select([name for name, _ in sources], chosen)
+    if unique:
+        return _or_nothing(made, table).returning(table.c.id, table.c.unique_key)
+    return made.returning(table.c.id)
+
+
+def _or_nothing(made: Insert, table: Table) -> Insert:
+    return made.on_conflict_do_nothing(index_elements=[table.c.unique_key], index_where=table.c.unique_held)
 
 
 _enqueue_many = once(_built)

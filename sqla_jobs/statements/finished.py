@@ -26,6 +26,7 @@ from sqlalchemy import (
 )
 
 from sqla_jobs.statements.terms import Model, is_, job_table, now, once, rows, state
+from sqla_jobs.statements.unique import is_free
 
 PRUNE_BATCH: Final = 1000
 
@@ -69,6 +70,8 @@ def prunable(model: Model, final: str, limit: int) -> Executable:
 def prune(model: Model, final: str) -> Executable:
     """Delete those of the jobs ``:ids`` that are still long in a final state; returns their ids.
 
+    One whose unique key is for a window of time stays until that is over.
+
     Parameters: ``ids``, ``older_than``, ``now``. Locks the rows, passing over those that somebody has locked,
     or is about to refer to. A row that is referred to already makes it fail, or what a foreign key says is
     done. Index: the primary key.
@@ -82,6 +85,7 @@ def prune(model: Model, final: str) -> Executable:
             # A job may have run again since it was found. In forms that no index serves: see among_claims.
             job.c.state.op("||")(text("''")) == state(final),
             func.coalesce(job.c.finished_at, _NEVER) <= _cutoff(),
+            is_free(job),
             *_one(each),
         )
         .with_for_update(of=job, skip_locked=True)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     bindparam,
     false,
     func,
+    not_,
     null,
     or_,
     select,
@@ -42,6 +43,7 @@ from sqla_jobs.statements.terms import (
     state,
     worker_table,
 )
+from sqla_jobs.statements.unique import held_when_over, is_for_workers
 
 NEAR: Final = 200
 """How far from the first job others are looked for that may join it. In a queue of other tasks the search
@@ -73,9 +75,9 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
 
     A job of one of the tasks in ``:fast`` is locked, and stays ``queued``: it is for the caller to run and
     finish it before it commits. Any other is made ``running``, as `claim` does, for the caller to commit at
-    once; so is each while a worker is dead or may be, for a minute after it was found dead, or if one has
-    died of the job. What kills its process in the fast lane leaves no trace; in the ordinary one attempts are
-    counted before the job runs.
+    once; so is one that lets go of its unique key when it begins, and each while a worker is dead or may be,
+    for a minute after it was found dead, or if one has died of the job. What kills its process in the fast
+    lane leaves no trace; in the ordinary one attempts are counted before the job runs.
 
     Parameters: ``fast``, and those of `claim`. Locks one job, passing over locked ones, and the free locks of
     dead workers in the shared form. Indexes as for `claim`.
@@ -83,7 +85,8 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
     job, worker = job_table(model), worker_table(model)
     alive = registered(model)
     eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
-    picked = following(job, any_queue, *_waiting(job), where=eligible, marked=marked).cte("picked")
+    columns = [*_waiting(job), job.c.unique_scope]
+    picked = following(job, any_queue, *columns, where=eligible, marked=marked).cte("picked")
     others = worker.c.id != bindparam("p_worker_id", type_=BigInteger)
     died = or_(is_free(worker, true()), died_lately(worker), and_(others, is_doubtful(worker)))
     somebody_died = select(worker.c.id).where(died).exists()
@@ -91,7 +94,7 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
         update(job)
         .where(
             is_(job.c.id, picked.c.id),
-            or_(_is_slow(picked.c.task), picked.c.crashes >= ONE, somebody_died),
+            or_(_is_slow(picked.c.task), is_for_workers(picked), picked.c.crashes >= ONE, somebody_died),
         )
         .values(run_under(job))
         .returning(*claimed(job), durable())
@@ -132,6 +135,7 @@ def join(model: Model, any_queue: bool, limit: int) -> Executable:
             job.c.id == near.c.id,
             job.c.state.op("||")(text("''")) == state("queued"),  # see finish
             job.c.crashes < ONE,
+            not_(is_for_workers(job)),
         )
         .with_for_update(skip_locked=True, key_share=True)
         .lateral("got")
@@ -161,6 +165,7 @@ def finish_group(model: Model) -> Executable:
             worker_id=bindparam("p_worker_id", type_=BigInteger),
             started_at=bindparam("p_started_at", type_=DateTime(timezone=True)),
             finished_at=now(),
+            unique_held=held_when_over(job),
         )
         .returning(job.c.id)
     )

@@ -12,9 +12,11 @@ from sqlalchemy import (
     Executable,
     SmallInteger,
     Table,
+    Text,
     and_,
     bindparam,
     func,
+    not_,
     select,
     true,
     tuple_,
@@ -38,6 +40,7 @@ from sqla_jobs.statements.terms import (
     state,
     worker_table,
 )
+from sqla_jobs.statements.unique import held_while_it_runs, is_for_workers
 
 _ANY_ROW: Final = true()
 
@@ -105,6 +108,7 @@ def run_under(job: Table) -> dict[str, Any]:
         "claim": job.c.claim + ONE,
         "worker_id": bindparam("p_worker_id", type_=BigInteger),
         "started_at": now(),
+        "unique_held": held_while_it_runs(job),
     }
 
 
@@ -138,32 +142,40 @@ def take(model: Model, any_queue: bool) -> Executable:
     """``work_once``: lock the next queued job for the rest of the caller's transaction.
 
     Parameters: ``held``, ``now``, and ``queues`` unless ``any_queue``. The row stays
-    ``queued``; ``started_at`` is the statement's time. Jobs that have killed a worker are left to
-    workers, where attempts are counted before the job runs. Indexes as for ``claim``.
+    ``queued``; ``started_at`` is the statement's time. Left to workers are jobs that have killed one, whose
+    attempts are counted before they run, and those of `is_for_workers`. Indexes as for ``claim``.
 
     ``held``: ids that this transaction has taken before. SKIP LOCKED does not pass over its own locks.
     """
     job = job_table(model)
     columns = [now().label("started_at") if c.key == "started_at" else c for c in claimed(job)]
     others = job.c.id != func.all(bindparam("held", [], ARRAY(BigInteger)))
-    taken: Executable = following(job, any_queue, *columns, where=and_(job.c.crashes < ONE, others))
+    taken: Executable = following(
+        job, any_queue, *columns, where=and_(job.c.crashes < ONE, not_(is_for_workers(job)), others)
+    )
     return taken
 
 
 @once
-def take_due(model: Model, any_queue: bool) -> Executable:
+def take_due(model: Model, any_queue: bool, closed: bool = False) -> Executable:
     """``work_once``, when nothing is queued: promote the one due job that it would take, and lock it.
 
     That is the first one of those that ``promote`` would make ``queued`` now: of the 1,000 that have
-    been due for the longest. Parameters: ``now``, and ``queues`` unless ``any_queue``. Locks one row,
+    been due for the longest. Parameters: ``now``, ``queues`` unless ``any_queue``, and if ``closed`` those of
+    which none is taken. Locks one row,
     passing over locked ones. Index: ``ix_sqla_jobs_promote``, then the primary key.
     """
     job = job_table(model)
     due = select(job.c.id, job.c.state, job.c.run_at, job.c.priority, job.c.queue).where(
-        job.c.state == state("scheduled"), job.c.run_at <= now(), job.c.crashes < ONE
+        job.c.state == state("scheduled"),
+        job.c.run_at <= now(),
+        job.c.crashes < ONE,
+        not_(is_for_workers(job)),
     )
     if not any_queue:
         due = due.where(job.c.queue == func.any(queues()))
+    if closed:
+        due = due.where(job.c.queue != func.all(bindparam("closed", type_=ARRAY(Text))))
     oldest = due.order_by(job.c.run_at).limit(rows(PROMOTE_BATCH)).cte("oldest")
     order: list[Any] = [oldest.c.priority.desc(), oldest.c.run_at, oldest.c.id]
     if not any_queue:

@@ -6,7 +6,6 @@ from sqlalchemy import (
     BigInteger,
     Executable,
     Integer,
-    Text,
     bindparam,
     case,
     literal_column,
@@ -61,13 +60,3 @@ def retry(model: Model) -> Executable:
             unique_held=case((waits, job.c.unique_held), else_=job.c.unique_key.is_not(None)),
         )
     )
-
-
-@once
-def holder(model: Model) -> Executable:
-    """The id of the job that holds a unique key. Parameter: ``p_key``. Locks nothing.
-
-    Index: ``uq_sqla_jobs_unique_key``.
-    """
-    job = job_table(model)
-    return select(job.c.id).where(job.c.unique_key == bindparam("p_key", type_=Text), job.c.unique_held)

@@ -20,6 +20,7 @@ from sqlalchemy import (
     false,
     func,
     literal_column,
+    not_,
     null,
     or_,
     select,
@@ -48,6 +49,7 @@ from sqla_jobs.statements.terms import (
     state,
     worker_table,
 )
+from sqla_jobs.statements.unique import held_when_over
 
 
 @once
@@ -103,6 +105,7 @@ def finish(model: Model, fence: str) -> Executable:
         "attempts": case(
             (record.is_(None), job.c.attempts), else_=kept.op("||")(func.jsonb_build_array(entry))
         ),
+        "unique_held": case((final, held_when_over(job)), else_=job.c.unique_held),
     }
     holds: list[ColumnElement[bool]] = [
         job.c.id == bindparam("p_id", type_=BigInteger),
@@ -133,7 +136,7 @@ def finish_running(model: Model) -> Executable:
             job.c.state.op("||")(text("''")) == state("running"),  # see finish
             job.c.worker_id == bindparam("p_worker_id", type_=BigInteger),
         )
-        .values(state=state("succeeded"), finished_at=now())
+        .values(state=state("succeeded"), finished_at=now(), unique_held=held_when_over(job))
         .returning(job.c.id)
     )
 
@@ -143,8 +146,9 @@ def remove(model: Model, fence: str) -> Executable:
     """Delete jobs that have succeeded, if their claims still hold; returns the ids of those that are gone.
 
     ``fence``: as for `finish`. Parameters: ``ids``, ``claims``, and ``p_worker_id`` (``running`` only). Locks
-    the rows, passing over those that somebody is about to refer to. A row that is referred to already makes
-    it fail, or what a foreign key says is done. Index: the primary key.
+    the rows, passing over those that somebody is about to refer to, and those that hold a key when they are
+    over, too. A row that is referred to already makes it fail, or what a foreign key says is done. Index: the
+    primary key.
     """
     job = job_table(model)
     mine = [job.c.worker_id == bindparam("p_worker_id", type_=BigInteger)] if fence == "running" else []
@@ -153,6 +157,7 @@ def remove(model: Model, fence: str) -> Executable:
         .where(
             *among_claims(job),
             job.c.state.op("||")(text("''")) == state(fence),  # see finish
+            not_(held_when_over(job)),
             *mine,
         )
         .with_for_update(of=job, skip_locked=True)

@@ -69,6 +69,13 @@ def worker_table(model: Model) -> Table:
     return table
 
 
+def queue_table(model: Model) -> Table:
+    """The table of what is set for queues beside a job model."""
+    table = companions(job_table(model).schema).Queue.__table__  # type: ignore[attr-defined]
+    assert isinstance(table, Table)
+    return table
+
+
 def schedule_table(model: Model) -> Table:
     """The table of the schedules beside a job model."""
     table = companions(job_table(model).schema).Schedule.__table__  # type: ignore[attr-defined]

@@ -6,6 +6,7 @@ schedules   what a decorator makes of a task and a rule
 registry    Registry: the tasks of an application, its job model, its Sessions; enqueue by name
 recurring   Recurring: a registry with @jobs.every and @jobs.cron
 sessions    what makes the Sessions of a worker
+unique      Unique: which jobs are taken for the same one
 made, one   make a job object, enqueue it
 many        enqueue_many: new jobs at once
 current     RunningJob and current_job()
@@ -15,26 +16,29 @@ housekeeping  the library's own task and its schedule
 from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
 from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.many import enqueue_many
-from sqla_jobs.tasks.options import UNSET, Options, check_queue, check_queues
+from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
 from sqla_jobs.tasks.registry import ByName, Registry
 from sqla_jobs.tasks.sessions import ScopedSessions, Sessions, sessions_of
 from sqla_jobs.tasks.task import Task
+from sqla_jobs.tasks.unique import By, Scope
 
 __all__ = [
     "OWN_QUEUE",
     "PRUNE",
     "UNSET",
+    "By",
     "ByName",
+    "Missing",
     "Options",
     "Registry",
     "RunningJob",
     "Recurring",
     "ScopedSessions",
+    "Scope",
     "Sessions",
     "Task",
     "as_current",
-    "check_queue",
     "check_queues",
     "current_job",
     "enqueue_many",

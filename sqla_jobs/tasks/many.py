@@ -10,6 +10,7 @@ from sqlalchemy.orm import Mapper, Session, scoped_session
 from sqlalchemy.orm.attributes import instance_state
 
 from sqla_jobs import flush, lifecycle
+from sqla_jobs.arguments import given_to, put
 from sqla_jobs.errors import EnqueueError, InvalidOption, shown
 from sqla_jobs.models import JobMixin
 
@@ -32,6 +33,8 @@ def enqueue_many(
     if not given:
         return []
     own: Session = session() if isinstance(session, scoped_session) else session
+    if any(map(lifecycle.is_keyed, given)):
+        return lifecycle.enqueue_many_unique(own, model, given, flush.tell_many)
     return lifecycle.enqueue_many(own, model, given, flush.tell_many)
 
 
@@ -55,6 +58,9 @@ def _check(model: type[JobMixin], given: Sequence[Any]) -> None:
                 " one for each call, as task.job(…) makes it"
             )
         seen.add(id(job))
+        objects = given_to(job)
+        if objects is not None:
+            put(job, objects.resolved())
     mapper: Mapper[Any] = inspect(model)
     for related in mapper.relationships:
         # Cascades are for what is in a Session; passed over, it would be a null in a foreign key.

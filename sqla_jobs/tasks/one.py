@@ -14,6 +14,7 @@ from sqlalchemy.orm import Mapper, Session, scoped_session
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
 from sqla_jobs import flush, lifecycle
+from sqla_jobs.arguments import given_to, put
 from sqla_jobs.models import Job, JobMixin
 
 JobT = TypeVar("JobT", bound=JobMixin)
@@ -22,19 +23,39 @@ JobT = TypeVar("JobT", bound=JobMixin)
 def enqueue(session: Session | scoped_session[Any], job: JobT) -> JobT:
     """Add a new job to the caller's transaction; it has its id then, as after a flush.
 
-    Whatever else is pending in the Session is flushed too.
+    Whatever else is pending in the Session is flushed too, and before it, if the job was given it.
+
+    Raises:
+        ArgumentsNotStorable: a mapped object that it was given is in no Session, in another one, or deleted.
     """
     own: Session = session() if isinstance(session, scoped_session) else session
+    given = given_to(job)
+    if given is not None:
+        if not given.is_known:
+            own.flush()
+        put(job, given.resolved())
+    if lifecycle.is_keyed(job):
+        return lifecycle.enqueue_unique(own, job, _insert)
+    _insert(own, job)
+    return job
+
+
+def _insert(own: Session, job: JobMixin) -> bool:
+    """Add a job to the Session, and insert it; False: another job holds its unique key."""
     mapper: Mapper[Any] = inspect(type(job))
     if not _is_all_there_is(own, mapper, job):
-        return lifecycle.enqueue(own, job)
+        return _flush(own, job)
     connection = own.connection(bind_arguments=lifecycle.target(type(job)))
     if not _takes_it(connection):
-        return lifecycle.enqueue(own, job)
+        return _flush(own, job)
     own.add(job)
     notice = flush.untold(own, mapper, connection, job)
     try:
-        instance_dict(job).update(lifecycle.insert(connection, job, notice))
+        inserted = lifecycle.insert(connection, job, notice)
+        if inserted is None:
+            own.expunge(job)
+            return False
+        instance_dict(job).update(inserted)
         own._register_persistent({instance_state(job)})
     except BaseException:
         # As a flush that fails: the Session's transaction is over, and its next user is told why.
@@ -44,7 +65,14 @@ def enqueue(session: Session | scoped_session[Any], job: JobT) -> JobT:
         flush.tell_many(own, connection, [job])
     else:
         flush.note(own, connection, notice)
-    return job
+    return True
+
+
+def _flush(own: Session, job: JobMixin) -> bool:
+    if lifecycle.is_keyed(job):
+        return lifecycle.enqueue_in_savepoint(own, job)
+    lifecycle.enqueue(own, job)
+    return True
 
 
 def _is_all_there_is(session: Session, mapper: Mapper[Any], job: JobMixin) -> bool:
@@ -55,9 +83,11 @@ def _is_all_there_is(session: Session, mapper: Mapper[Any], job: JobMixin) -> bo
         and lifecycle.can_insert(job)
         and not (session.new or session.deleted or session.dirty)
         and _sends_as_always(session)
-        and not (heard.before_flush or heard.after_flush or heard.after_flush_postexec)
-        and not mapper.dispatch.before_insert
-        and len(mapper.dispatch.after_insert) == 1  # our own, in `flush`
+        and not (heard.before_flush or heard.after_flush_postexec)
+        and len(heard.after_flush) == flush.listens_to(session)
+        # Our own, in `flush`.
+        and len(mapper.dispatch.before_insert) == 1
+        and len(mapper.dispatch.after_insert) == 1
         and not mapper.class_manager.dispatch.refresh_flush
     )
 

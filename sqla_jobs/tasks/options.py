@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, Final
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal, TypeAlias, get_args
 
 from sqla_jobs import statements
-from sqla_jobs.errors import InvalidOption, InvalidQueueName, shown
-from sqla_jobs.models import DEFAULT_QUEUE, QUEUE_PATTERN
+from sqla_jobs.errors import InvalidOption, shown
+from sqla_jobs.models import DEFAULT_QUEUE, check_queue
 from sqla_jobs.outcome import JobState
+from sqla_jobs.tasks.unique import Unique, split
 
 _SMALLINT: Final = range(-32_768, 32_768)
 _MOST_ATTEMPTS: Final = 2**31 - 1
@@ -25,6 +25,9 @@ _LONGEST_DELAY: Final = dt.timedelta(days=36_525)
 # of whoever reads the row.
 _YEARS: Final = range(2, 9999)
 
+Missing: TypeAlias = Literal["cancel", "fail"]
+"""What becomes of a job whose mapped objects are gone: it is cancelled, or the attempt has failed."""
+
 
 class _Unset:
     def __repr__(self) -> str:
@@ -33,20 +36,6 @@ class _Unset:
 
 UNSET: Final[Any] = _Unset()
 """The default of an option that is left as it is."""
-
-
-def check_queue(name: object) -> str:
-    """``name`` if it can be a queue's name.
-
-    Raises:
-        InvalidQueueName: empty, longer than 63, or other characters than letters, digits, ``_ - .``
-    """
-    if isinstance(name, str) and re.fullmatch(QUEUE_PATTERN[1:-1], name, re.ASCII):
-        return name
-    length = f" of {len(name)} characters" if isinstance(name, str) and len(name) > 63 else ""
-    raise InvalidQueueName(
-        f"queue name {shown(name)}{length}; expected 1 to 63 out of A-Z, a-z, 0-9, '_', '-' and '.'"
-    )
 
 
 def check_queues(names: Sequence[str] | None) -> list[str] | None:
@@ -72,6 +61,7 @@ class Options:
         delay: from the moment of the enqueue, by the database's clock; zero to 100 years.
         run_at: the earliest time to run, with a time zone; not together with ``delay``.
         timeout: how long a run may take, above zero and at most 100 years; None: as the task says.
+        unique: which jobs are taken for the same one.
 
     Raises:
         InvalidOption, InvalidQueueName: with what was found and what was expected.
@@ -83,6 +73,7 @@ class Options:
     delay: dt.timedelta | None = None
     run_at: dt.datetime | None = None
     timeout: dt.timedelta | None = None
+    unique: Unique = field(default_factory=Unique)
 
     def __post_init__(self) -> None:
         if self.queue is None:
@@ -108,7 +99,9 @@ class Options:
             known["run_at"] = None
         elif "run_at" in known and "delay" not in known:
             known["delay"] = None
-        return replace(self, **known)
+        keys, others = split(known)
+        unique = self.unique.changed(keys) if keys else self.unique
+        return replace(self, **others, unique=unique)
 
     def columns(self) -> dict[str, Any]:
         """The values for the job's row that follow from these options."""
@@ -141,6 +134,12 @@ def check_timeout(timeout: object) -> None:
         raise InvalidOption(f"timeout {shown(timeout)}; expected a timedelta, e.g. timedelta(seconds=30)")
     if not dt.timedelta(0) < timeout <= _LONGEST_DELAY:
         raise InvalidOption(f"timeout {timeout}; expected above zero and at most {_LONGEST_DELAY.days} days")
+
+
+def check_missing(on_missing: object) -> None:
+    """Raise InvalidOption if it says nothing of what becomes of a job whose mapped objects are gone."""
+    if on_missing not in get_args(Missing):
+        raise InvalidOption(f"on_missing {shown(on_missing)}; expected 'cancel' or 'fail'")
 
 
 def check_group(size: object) -> None:

@@ -28,10 +28,19 @@ from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
-from sqla_jobs.tasks.options import GROUP_TIMEOUT, Options, check_group, check_retention, check_timeout
+from sqla_jobs.tasks.options import (
+    GROUP_TIMEOUT,
+    Missing,
+    Options,
+    check_group,
+    check_missing,
+    check_retention,
+    check_timeout,
+)
 from sqla_jobs.tasks.schedules import check_findable, check_is_task, definition, package_of
 from sqla_jobs.tasks.sessions import Sessions, maker
 from sqla_jobs.tasks.task import Task, check_session
+from sqla_jobs.tasks.unique import check_names
 
 R = TypeVar("R")
 JobT = TypeVar("JobT", bound=JobMixin)
@@ -86,6 +95,7 @@ class Registry(Generic[JobT]):
         timeout: dt.timedelta | None = None,
         group_commit: int | None = None,
         retention: dt.timedelta | None = None,
+        on_missing: Missing = "cancel",
     ) -> Task[..., R, JobT]:
         """Make a task of a callable.
 
@@ -94,16 +104,17 @@ class Registry(Generic[JobT]):
             timeout: how long a run may take; None: as long as it wants, or with ``group_commit`` a second.
             group_commit: how many of its jobs may share a transaction, 1 to 50; None: each has its own.
             retention: zero: its jobs are deleted when they have succeeded; None: they are kept.
+            on_missing: what becomes of a job whose mapped objects are gone.
 
         Raises:
             TaskDefinitionError: it cannot be a task.
             TaskAlreadyRegistered: the name is taken.
-            InvalidOption: ``retry`` is no `RetryPolicy`, ``timeout`` no time, or ``group_commit`` out of its
-                range.
+            InvalidOption: ``retry`` is no `RetryPolicy`, ``timeout`` no time, or another out of its range.
         """
         check_timeout(timeout)
         check_group(group_commit)
         check_retention(retention)
+        check_missing(on_missing)
         if isinstance(function, Task):
             raise TaskDefinitionError(f"{function.name!r} is a task already; expected a plain function")
         if not callable(function):
@@ -126,7 +137,9 @@ class Registry(Generic[JobT]):
             GROUP_TIMEOUT if timeout is None and group_commit else timeout,
             self.notify,
             group_commit,
+            on_missing,
         )
+        check_names(task.options.unique.by, name, function)
         self._tasks[name] = task
         if group_commit:
             self.fast[name] = group_commit
@@ -265,7 +278,8 @@ class ByName(Generic[JobT]):
             return known.changed(self.changes).job_by_name(arguments)
         options = Options().changed(self.changes)
         stored = encode_untyped(task, arguments)
-        job = make(self.registry.model, {"task": task, "arguments": stored, **options.columns()})
+        key = options.unique.columns(task, stored)
+        job = make(self.registry.model, {"task": task, "arguments": stored, **options.columns(), **key})
         wakeup.mark(job, self.registry.notify)
         return job
 

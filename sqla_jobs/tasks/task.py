@@ -10,13 +10,14 @@ from typing import Any, Generic, ParamSpec, TypeVar
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import wakeup
-from sqla_jobs.arguments import Signature
+from sqla_jobs.arguments import Given, Signature, keep
 from sqla_jobs.errors import InvalidArguments, TaskDefinitionError, shown
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
-from sqla_jobs.tasks.options import UNSET, Options
+from sqla_jobs.tasks.options import UNSET, Missing, Options
+from sqla_jobs.tasks.unique import Scope, check_lane
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
@@ -35,6 +36,7 @@ class Task(Generic[P, R, JobT]):
         timeout: how long a run may take; None: as long as it wants.
         notify: how workers are told of its jobs.
         group_commit: how many of its jobs may share a transaction; None: each has its own.
+        on_missing: what becomes of a job whose mapped objects are gone.
     """
 
     def __init__(
@@ -48,6 +50,7 @@ class Task(Generic[P, R, JobT]):
         timeout: dt.timedelta | None = None,
         notify: Mode = DEFAULT_MODE,
         group_commit: int | None = None,
+        on_missing: Missing = "cancel",
     ) -> None:
         # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
         update_wrapper(self, function, updated=())
@@ -60,7 +63,9 @@ class Task(Generic[P, R, JobT]):
         self.timeout = timeout
         self.notify: Mode = notify
         self._columns = options.columns()
+        check_lane(options.unique, name, group_commit)
         self.group_commit = group_commit
+        self.on_missing: Missing = on_missing
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -78,8 +83,11 @@ class Task(Generic[P, R, JobT]):
         run_at: dt.datetime | None = UNSET,
         max_attempts: int | None = UNSET,
         timeout: dt.timedelta | None = UNSET,
+        unique_key: str | None = UNSET,
+        unique_scope: Scope = UNSET,
+        unique_for: dt.timedelta | None = UNSET,
     ) -> Task[P, R, JobT]:
-        """The same task with other options for its jobs; see `Options`.
+        """The same task with other options for its jobs; see `Options`, and for unique ones `Jobs.task`.
 
         Raises:
             InvalidOption, InvalidQueueName
@@ -92,6 +100,9 @@ class Task(Generic[P, R, JobT]):
                 "run_at": run_at,
                 "max_attempts": max_attempts,
                 "timeout": timeout,
+                "unique_key": unique_key,
+                "unique_scope": unique_scope,
+                "unique_for": unique_for,
             }
         )
 
@@ -108,6 +119,7 @@ class Task(Generic[P, R, JobT]):
             self.timeout,
             self.notify,
             self.group_commit,
+            self.on_missing,
         )
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
@@ -118,28 +130,43 @@ class Task(Generic[P, R, JobT]):
             ArgumentsNotStorable: a value cannot be kept as it is.
             TaskDefinitionError: the task has no name that a worker could know it by.
         """
-        return self._job(self.signature.encode(args, kwargs))
+        return self._job(*self.signature.draft(args, kwargs))
 
     def job_by_name(self, arguments: Mapping[str, Any]) -> JobT:
         """`job`, for a caller that knows all arguments by their names, positional-only ones too."""
-        return self._job(self.signature.encode((), arguments, by_name=True))
+        return self._job(*self.signature.draft((), arguments, by_name=True))
 
-    def _job(self, arguments: dict[str, Any]) -> JobT:
+    def _job(self, arguments: dict[str, Any], given: Given | None) -> JobT:
         if self.name.startswith("__main__."):
             raise TaskDefinitionError(
                 f"task {self.name!r} is defined in the program that was started, which a worker imports "
                 "by another name; give it one: @jobs.task(name='…')"
             )
-        job = make(self.model, {"task": self.name, "arguments": arguments, **self._columns})
+        job = make(
+            self.model, {"task": self.name, "arguments": arguments, **self._columns, **self._key(arguments)}
+        )
         wakeup.mark(job, self.notify)
+        if given is not None:
+            keep(job, given)
         return job
+
+    def _key(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        unique = self.options.unique
+        if not unique.is_asked:
+            return {}
+        known = arguments if unique.key is not None else self.signature.with_defaults(arguments)
+        return unique.columns(self.name, known)
 
     def enqueue(self, session: Session | scoped_session[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobT:
         """Make a job of this call in the Session's transaction; it is flushed, not committed.
 
+        If another job holds its unique key, that one is returned, as it is: its ``duplicate`` is true.
+
         Raises:
             InvalidArguments: the call does not fit the task.
             ArgumentsNotStorable: a value cannot be kept as it is.
+            EnqueueError: the unique key is derived from a mapped object that has no primary key yet.
+            DuplicateJob: the job that holds the unique key is none that this transaction can see.
             TaskDefinitionError: the task has no name that a worker could know it by.
         """
         check_session(session, self.name)

@@ -11,9 +11,9 @@ from sqlalchemy.orm import Session, scoped_session
 from sqla_jobs import lifecycle
 from sqla_jobs.arguments import encode_untyped
 from sqla_jobs.errors import InvalidOption, shown
-from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.models import Job, JobMixin, check_queue
 from sqla_jobs.outcome import JobState
-from sqla_jobs.tasks import Task, check_queue
+from sqla_jobs.tasks import Task
 
 JobT = TypeVar("JobT", bound=JobMixin)
 
@@ -99,7 +99,8 @@ def enqueued(
             misspelt name does not pass for a job that is not there.
         InvalidOption, InvalidQueueName: an option is out of its range.
     """
-    return _Wanted(task, model, queue, arguments, matching).among(session, "enqueued")
+    own = _flushed(session, "enqueued")
+    return _Wanted(task, model, queue, arguments, matching).among(own)
 
 
 def assert_enqueued(
@@ -128,13 +129,14 @@ def assert_enqueued(
             f"count {shown(count)}; expected how many jobs, or None for one or more. An argument of the task "
             'that is named so is matched by arguments={"count": …}'
         )
+    own = _flushed(session, "assert_enqueued")
     wanted = _Wanted(task, model, queue, arguments, matching)
-    found = wanted.among(session, "assert_enqueued")
+    found = wanted.among(own)
     if found if count is None else len(found) == count:
         return found
     expected = "a job" if count is None else f"{count} job{'s' * (count != 1)}"
     raise AssertionError(
-        f"expected {expected}{wanted} to be enqueued, found {len(found) or 'none'}; {wanted.there(session)}"
+        f"expected {expected}{wanted} to be enqueued, found {len(found) or 'none'}; {wanted.there(own)}"
     )
 
 
@@ -155,10 +157,18 @@ def refute_enqueued(
         InvalidArguments, ArgumentsNotStorable, InvalidOption, InvalidQueueName: see `enqueued`.
     """
     __tracebackhide__ = True
+    own = _flushed(session, "refute_enqueued")
     wanted = _Wanted(task, model, queue, arguments, matching)
-    if found := wanted.among(session, "refute_enqueued"):
+    if found := wanted.among(own):
         number = f"{len(found)} of them"
         raise AssertionError(f"expected no job{wanted} to be enqueued, found {number}:{_listed(found)}")
+
+
+def _flushed(given: Session | scoped_session[Any], caller: str) -> Session:
+    # Before anything is matched: an object among the arguments may be pending, and has its key after that.
+    own = session_of(given, caller)
+    own.flush()
+    return own
 
 
 class _Wanted:
@@ -186,10 +196,8 @@ class _Wanted:
         else:
             self.arguments = encode_untyped(self.name or "any task", given)
 
-    def among(self, session: Session | scoped_session[Any], caller: str) -> list[Any]:
-        own = session_of(session, caller)
-        own.flush()
-        found = lifecycle.unfinished(own, self.model, task=self.name, queue=self.queue)
+    def among(self, session: Session) -> list[Any]:
+        found = lifecycle.unfinished(session, self.model, task=self.name, queue=self.queue)
         return [job for job in found if self._fits(job)]
 
     def _fits(self, job: JobMixin) -> bool:
@@ -198,9 +206,9 @@ class _Wanted:
         known = job.arguments if self.signature is None else self.signature.with_defaults(job.arguments)
         return all(name in known and known[name] == value for name, value in self.arguments.items())
 
-    def there(self, session: Session | scoped_session[Any]) -> str:
+    def there(self, session: Session) -> str:
         """What is enqueued, for a message."""
-        jobs = lifecycle.unfinished(session_of(session, "enqueued"), self.model)
+        jobs = lifecycle.unfinished(session, self.model)
         if not jobs:
             return "no job is, of any task"
         return f"enqueued {'is' if len(jobs) == 1 else 'are'}:{_listed(jobs)}"

@@ -9,6 +9,7 @@ timer           the third: polls, timeouts, the end of the grace period
 outages         what to do while the database cannot be reached
 signals         SIGTERM and SIGINT
 memory          how much of it the process has
+pauses          which queues it may claim from
 pool            whether the application's is large enough
 """
 
@@ -41,6 +42,7 @@ from sqla_jobs.worker.hands import Hands, Limits
 from sqla_jobs.worker.news import Announcer
 from sqla_jobs.worker.options import check_hook, check_limit, check_number, grace_period, interval
 from sqla_jobs.worker.outages import persist, report
+from sqla_jobs.worker.pauses import Pauses
 from sqla_jobs.worker.pool import check_pool
 from sqla_jobs.worker.registration import Registration
 from sqla_jobs.worker.signals import on_signals
@@ -205,6 +207,8 @@ class Worker:
             schedules=None if self.drain else Schedules(self.registry),
             listener=self._listener,
         )
+        pauses = Pauses(self._runner, self._served, lambda: crew.heard)
+        pauses.closed()
         self._hands = Hands(
             self._crew,
             self._registration,
@@ -212,6 +216,7 @@ class Worker:
             self.registry,
             announcer,
             queues=self._served,
+            pauses=pauses,
             limits=self._limits,
             stop=self.stop,
         )

@@ -20,6 +20,7 @@ from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.memory import resident_memory
 from sqla_jobs.worker.news import Announcer
 from sqla_jobs.worker.outages import backoff, report
+from sqla_jobs.worker.pauses import Pauses
 from sqla_jobs.worker.registration import Registration
 
 log = logging.getLogger("sqla_jobs")
@@ -96,6 +97,7 @@ class Hands:
         announcer: Announcer,
         *,
         queues: Sequence[str] | None,
+        pauses: Pauses,
         limits: Limits,
         stop: Callable[[], None],
     ) -> None:
@@ -105,6 +107,7 @@ class Hands:
         self._registry = registry
         self._announcer = announcer
         self._queues = queues
+        self._pauses = pauses
         self._limits = limits
         self._stop = stop
 
@@ -165,14 +168,17 @@ class Hands:
 
     def _claim(self, hand: _Hand) -> Claimed | list[Finished] | None:
         worker_id, pace = self._registration.worker_id, hand.pace
+        queues = self._pauses.open()
+        if queues is not None and not queues:
+            return None
         if not self._registry.fast or pace.alone:
-            job = self._runner.claim(worker_id, self._queues)
+            job = self._runner.claim(worker_id, queues)
             pace.alone = max(0, pace.alone - 1) if job else 0
             return job
         innocent = not hand.take_suspects()
         found: Claimed | list[Finished] | None = None
         try:
-            found = hand.groups.work(worker_id, self._queues, pace, innocent=innocent)
+            found = hand.groups.work(worker_id, queues, pace, innocent=innocent)
         finally:
             hand.end_group()
             # Nobody has to be told: what this thread may claim and did not find is not there for others.
@@ -185,6 +191,8 @@ class Hands:
         """For whom the thread may claim its next job while it finishes one; None: it may not."""
         registration = self._registration
         if hand.is_busy_telling or self._registry.fast or not self._may_go_on():
+            return None
+        if not self._pauses.are_none:  # or it is too long ago that somebody looked
             return None
         return registration.worker_id if registration.is_fresh else None
 
@@ -252,7 +260,10 @@ class Hands:
     def _is_empty(self) -> bool:
         model, worker_id, queues = self._registry.model, self._registration.worker_id, self._queues
         try:
-            return not self._runner.transact(lambda s: lifecycle.has_work(s, model, worker_id, queues))
+            closed = self._pauses.closed()
+            return not self._runner.transact(
+                lambda s: lifecycle.has_work(s, model, worker_id, queues, closed=closed)
+            )
         except Exception as error:
             report("looking for jobs that are left", error, 1)
             return False

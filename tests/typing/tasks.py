@@ -10,6 +10,7 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any
 
+from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from typing_extensions import assert_type
 
@@ -136,6 +137,38 @@ def by_name(session: Session) -> None:
     jobs.enqueue(session, "shop.send", "a")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
 
 
+# -- mapped objects --------------------------------------------------------------------------------
+
+
+class Shop(DeclarativeBase):
+    pass
+
+
+class Order(Shop):
+    __tablename__ = "orders"
+    id: Mapped[int] = mapped_column(primary_key=True)
+
+
+@jobs.task(on_missing="fail")
+def ship(session: Session, order: Order, also: list[Order] | None = None) -> Order:
+    return also[0] if also else order
+
+
+def objects(session: Session, order: Order) -> None:
+    """What is stored is a key; what is given is the object."""
+    assert_type(ship.enqueue(session, order), Job)
+    assert_type(ship.job(order, also=[order]), Job)
+    assert_type(ship(session, order), Order)
+    ship.enqueue(session, 7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    ship.enqueue(session, order.id)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    ship.job([order])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    ship.job(order, order)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    ship.job(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+jobs.task(on_missing="ignore")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+
+
 # -- definitions that are refused ------------------------------------------------------------------
 
 
@@ -227,6 +260,9 @@ def results(session: Session) -> None:
     assert_type(enqueued(session, bill), list[TenantJob])
     assert_type(enqueued(session, "bill", model=TenantJob, order=1), list[TenantJob])
     assert_type(enqueued(session), list[Job])
+    job = send.enqueue(session, "a")
+    assert_type((job.is_finished, job.duration), tuple[bool, dt.timedelta | None])
+    select(Job.task, Job.wait).where(Job.is_finished, TenantJob.duration > dt.timedelta(hours=1))
     drain(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_enqueued(send, to="a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     assert_type(jobs.find("send"), Task[..., Any, Job])
