@@ -14,12 +14,12 @@ import pytest
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
-from sqla_jobs.jobs import Jobs
+from sqla_jobs.tasks import Registry
 from sqla_jobs.testing.bound import InSession
 
 
 @pytest.fixture
-def sqla_jobs_registry() -> Jobs[Any]:
+def sqla_jobs_registry() -> Registry[Any]:
     """The ``Jobs`` of the application: for the project's own conftest.py to say."""
     raise pytest.UsageError(
         "the fixture sqla_jobs_registry is not defined; expected one in your conftest.py that returns the "
@@ -52,6 +52,6 @@ def sqla_jobs_session(sqla_jobs_engine: Engine) -> Iterator[Session]:
 
 
 @pytest.fixture
-def sqla_jobs_testing(sqla_jobs_session: Session, sqla_jobs_registry: Jobs[Any]) -> InSession:
+def sqla_jobs_testing(sqla_jobs_session: Session, sqla_jobs_registry: Registry[Any]) -> InSession:
     """`drain`, `enqueued`, `assert_enqueued`, `refute_enqueued` for that Session and that ``Jobs``."""
     return InSession(sqla_jobs_session, sqla_jobs_registry)
