@@ -140,7 +140,7 @@ def test_an_object_that_the_same_flush_deletes_is_refused(session: Session) -> N
         (Ticket(), "Input should be an instance of Order"),
         ([Order()], "Input should be an instance of Order"),
     ],
-    ids=str,
+    ids=lambda given: type(given).__name__ if not isinstance(given, str) else None,
 )
 def test_what_is_no_such_object_is_refused(value: Any, words: str) -> None:
     with pytest.raises(InvalidArguments, match=words):
