@@ -242,7 +242,9 @@ def test_a_paused_queue_is_passed_over_without_its_backlog(
     with explaining(database, generic=generic) as explain:
         (plan,) = explain(lambda session: lifecycle.open_queues(session, Job, None, ["paused"]))
         assert plan.indexes == {CLAIM}, plan
-        assert (round(plan.rows_read), plan.rows_sorted) == (11, 10), plan
+        # Averages of the loops, which PostgreSQL rounds up before 18.
+        assert round(plan.rows_read) in (11, 12), plan
+        assert plan.rows_sorted == 10, plan
         assert plan.buffers <= 60, plan
         assert not plan.compiled, plan
         (plan,) = explain(lambda session: lifecycle.has_work(session, Job, 7, closed=["paused"]))
