@@ -397,6 +397,7 @@ def test_in_the_callers_transaction_a_job_costs_a_savepoint(database: Database) 
         lane.jobs.work_once(session)
         assert [sql.split()[0] for sql in seen] == [
             "BEGIN",
+            "SELECT",  # which queues are paused
             "SELECT",
             "SAVEPOINT",
             "INSERT",
