@@ -24,7 +24,7 @@ JobT = TypeVar("JobT", bound=JobMixin)
 class Claimed(NamedTuple):
     """A job's row as it was when it was claimed, with the claim's fencing number.
 
-    A tuple, since there is one for each job: a frozen dataclass of so many fields takes ten times as long.
+    A tuple, since there is one for each job: a frozen dataclass of so many fields takes five times as long.
     """
 
     id: int
