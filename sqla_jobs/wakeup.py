@@ -155,7 +155,10 @@ def apart(engine: Engine) -> Engine:
     opened: set[Any] = set()
     event.listen(pool, "connect", lambda driver, _: opened.add(driver))
     event.listen(pool, "close", lambda driver, _: opened.discard(driver))
-    weakref.finalize(own, _close, opened, os.getpid())
+    forgotten = weakref.finalize(own, _close, opened, os.getpid())
+    # Not when the process ends: a thread may be in the driver with one of them, which closed under its
+    # feet crashes. The system closes them then.
+    forgotten.atexit = False
     return own
 
 
@@ -201,6 +204,7 @@ class Outbox:
         self._thread: threading.Thread | None = None
         self._sending = False
         self._failing = False
+        self._ending = False
 
     def put(self, notices: Collection[Notice]) -> None:
         """Tell this soon; never waits, never raises."""
@@ -222,6 +226,15 @@ class Outbox:
         with self._changed:
             return self._changed.wait_for(lambda: not self._waiting and not self._sending, timeout)
 
+    def end(self, timeout: float) -> None:
+        """Tell what is still to be told, within ``timeout`` seconds, and end the thread."""
+        deadline = time.monotonic() + timeout
+        with self._changed:
+            self._ending, thread = True, self._thread
+            self._changed.notify_all()
+        if thread is not None:
+            thread.join(max(0.0, deadline - time.monotonic()))
+
     def _run(self) -> None:
         while (due := self._due()) is not None:
             try:
@@ -236,7 +249,8 @@ class Outbox:
         """What is to be told now, waited for; None: this thread is not needed any more."""
         with self._changed:
             while True:
-                if not self._changed.wait_for(lambda: self._waiting, _LINGER):
+                self._changed.wait_for(lambda: self._waiting or self._ending, _LINGER)
+                if not self._waiting:
                     self._thread = None
                     return None
                 now = time.monotonic()
@@ -296,14 +310,14 @@ def _forget_in_child() -> None:
     _outboxes, _making = WeakSet(), threading.Lock()
 
 
-def _flush_at_exit() -> None:
+def _end_at_exit() -> None:
     deadline = time.monotonic() + _AT_EXIT
     for each in list(_outboxes):
-        each.flush(deadline - time.monotonic())
+        each.end(deadline - time.monotonic())
 
 
 os.register_at_fork(after_in_child=_forget_in_child)
-atexit.register(_flush_at_exit)
+atexit.register(_end_at_exit)
 
 
 # -- the mode of a job -----------------------------------------------------------------------------

@@ -18,7 +18,7 @@ from tests.support.ear import Ear, ear
 from tests.support.lane import logged
 from tests.support.models import Item
 from tests.support.proxy import Proxy, proxy
-from tests.support.python import python
+from tests.support.python import python, start_python
 from tests.support.server import Database
 
 jobs = Jobs(notify="after_commit")
@@ -247,10 +247,14 @@ def test_a_child_has_an_outbox_of_its_own(database: Database) -> None:
 
 def test_what_is_not_told_yet_is_told_at_the_end_of_the_program(database: Database) -> None:
     program = """
-        import os
+        import atexit, os, weakref
         from sqlalchemy import create_engine
         from sqlalchemy.orm import Session
         from sqla_jobs import Jobs
+
+        # Before our own, as where nobody had a finalizer earlier.
+        atexit.unregister(weakref.finalize._exitfunc)
+        atexit.register(weakref.finalize._exitfunc)
 
         work = Jobs(notify="after_commit").task(name="work")(lambda session: None)
         with Session(create_engine(os.environ["DATABASE_URL"])) as session:
@@ -259,7 +263,10 @@ def test_what_is_not_told_yet_is_told_at_the_end_of_the_program(database: Databa
                 session.commit()
     """
     with ear(database) as told:
-        python(program, database=database)
+        process = start_python(program, database=database)
+        _, errors = process.communicate(timeout=60)
+        # Also not by a second try, after its connection was closed under the feet of the thread.
+        assert (process.returncode, errors) == (0, "")
         assert sorted(told.heard()) == sorted(f"queued:q{number}" for number in range(20))
 
 
