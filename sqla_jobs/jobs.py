@@ -243,16 +243,17 @@ class Jobs(Recurring[JobT]):
         return ByName(self, {}).enqueue(session, task, **arguments)
 
     def enqueue_many(self, session: Session | scoped_session[Any], jobs: Iterable[JobT]) -> list[int]:
-        """Enqueue new jobs in the Session's transaction by one statement; returns their ids, in order.
+        """Enqueue new jobs in the Session's transaction, 2,000 a statement; returns their ids, in order.
 
         The jobs themselves stay outside of the Session and without an id. What is pending in it is
-        flushed first.
+        flushed first. More than fit one statement are in a savepoint: all are enqueued, or none.
 
         Parameters:
-            jobs: ``task.job(…)`` of each, or of `Jobs.job`; none is fine.
+            jobs: ``task.job(…)`` of each, or of `Jobs.job`; none is fine. Of a generator only those of one
+                statement are in memory at once.
 
         Raises:
-            EnqueueError: one of them is no new job of this model; nothing is written then.
+            EnqueueError: one of them is no new job of this model; no job is enqueued then.
             InvalidOption: the first argument is no Session.
         """
         return enqueue_many(self.model, session, jobs)

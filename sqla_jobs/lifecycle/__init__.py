@@ -21,7 +21,7 @@ them with ``AsyncSession.run_sync``.
 from sqla_jobs.lifecycle.by_hand import run_schedule, switch_schedule
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
 from sqla_jobs.lifecycle.definitions import Definition, Synced, disable_absent, sync
-from sqla_jobs.lifecycle.enqueued import can_insert, enqueue_many, insert
+from sqla_jobs.lifecycle.enqueued import Tell, can_insert, enqueue_many, insert
 from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join, remove
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
@@ -58,7 +58,13 @@ from sqla_jobs.lifecycle.schedules import (
     next_times,
 )
 from sqla_jobs.lifecycle.sent import overhear, target
-from sqla_jobs.lifecycle.unique import enqueue_in_savepoint, enqueue_many_unique, enqueue_unique, is_keyed
+from sqla_jobs.lifecycle.unique import (
+    Clock,
+    enqueue_in_savepoint,
+    enqueue_many_unique,
+    enqueue_unique,
+    is_keyed,
+)
 from sqla_jobs.lifecycle.workers import (
     Health,
     Rescued,
@@ -76,6 +82,7 @@ __all__ = [
     "Advance",
     "Cancelled",
     "Claimed",
+    "Clock",
     "Definition",
     "DueSchedule",
     "Health",
@@ -87,6 +94,7 @@ __all__ = [
     "ScheduleShown",
     "Standing",
     "Synced",
+    "Tell",
     "Tick",
     "Written",
     "busy_schedules",

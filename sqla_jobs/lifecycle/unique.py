@@ -29,6 +29,25 @@ TRIES: Final = 100
 _EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.timezone.utc)
 
 
+class Clock:
+    """The database's time, asked for once: a window that begins meanwhile is for the next call."""
+
+    def __init__(self, session: Session, model: Model, now: dt.datetime | None = None) -> None:
+        self._session = session
+        self._model = model
+        self._now = now
+        self._read: dt.datetime | None = None
+
+    def read(self) -> dt.datetime:
+        """The time."""
+        if self._read is None:
+            found: dt.datetime = execute(
+                self._session, self._model, statements.clock(), now=self._now
+            ).scalar_one()
+            self._read = found
+        return self._read
+
+
 def is_keyed(job: JobMixin) -> bool:
     """Whether a new job asks for a unique key."""
     values = vars(job)
@@ -56,7 +75,7 @@ def enqueue_unique(
     """
     model = type(job)
     session.flush()
-    _resolve(session, model, [job], now)
+    _resolve([job], Clock(session, model, now))
     key = str(job.unique_key)
     for _ in range(TRIES):
         if insert(session, job):
@@ -84,15 +103,18 @@ def enqueue_in_savepoint(session: Session, job: JobMixin) -> bool:
 
 
 def enqueue_many_unique(
-    session: Session, model: Model, jobs: Sequence[JobMixin], tell: Tell, *, now: dt.datetime | None = None
+    session: Session, model: Model, jobs: Sequence[JobMixin], tell: Tell, clock: Clock
 ) -> list[int]:
     """`enqueue_many` of jobs some of which have unique keys; for a duplicate the id of the holder.
+
+    Parameters:
+        clock: for keys with a window.
 
     Raises:
         DuplicateJob: as for `enqueue_unique`.
     """
     session.flush()
-    _resolve(session, model, jobs, now)
+    _resolve(jobs, clock)
     plain = [job for job in jobs if not is_keyed(job)]
     ids = iter(enqueue_many(session, model, plain, tell) if plain else ())
     # In the order of the keys: two transactions that take the same ones in another order block each other.
@@ -116,15 +138,11 @@ def _holders(session: Session, model: Model, keys: Iterable[str]) -> dict[str, i
     return {row.unique_key: row.id for row in rows}
 
 
-def _resolve(session: Session, model: Model, jobs: Iterable[JobMixin], now: dt.datetime | None) -> None:
+def _resolve(jobs: Iterable[JobMixin], clock: Clock) -> None:
     """Make texts of keys with a window, at the database's time."""
-    moment: dt.datetime | None = None
     for job in jobs:
         if (asked := _window(vars(job).get("unique_key"))) is not None:
-            if moment is None:
-                moment = execute(session, model, statements.clock(), now=now).scalar_one()
-            assert moment is not None
-            job.unique_key = windowed(*asked, moment)
+            job.unique_key = windowed(*asked, clock.read())
 
 
 def _window(key: Any) -> tuple[str, dt.timedelta] | None:
