@@ -17,6 +17,13 @@ JobsError
     - JobEscaped                       the job ended the transaction that its worker owns
     - WorkerDied                       the process that ran the job is gone
     - JobTimeout                       it ran longer than its timeout, and was interrupted
+    - ResultNotStorable                what it returned does not fit, or JSONB would lose or change it
+  x ResultError                      task.result(): there is none to give
+    - JobNotFinished                   it waits, or runs
+    - JobFailed
+    - JobCancelled
+    - NoResult                         it has succeeded, and kept none
+    - ResultNotLoadable                the row's does not fit the code that asks for it
   x ClaimLost                        somebody else has taken over the job
   x JobNotFound           (LookupError)  no job has this id
   x DuplicateJob                     another job holds the unique key of this one
@@ -49,12 +56,19 @@ __all__ = [
     "InvalidOption",
     "InvalidQueueName",
     "InvalidSchedule",
+    "JobCancelled",
     "JobError",
     "JobEscaped",
+    "JobFailed",
+    "JobNotFinished",
     "JobNotFound",
     "JobTimeout",
     "JobsError",
+    "NoResult",
     "RecordNotFound",
+    "ResultError",
+    "ResultNotLoadable",
+    "ResultNotStorable",
     "SchemaError",
     "Snooze",
     "TaskAlreadyRegistered",
@@ -294,6 +308,107 @@ class JobTimeout(JobError):
     def __init__(self, timeout: timedelta) -> None:
         super().__init__(f"the job ran longer than its timeout of {timeout}")
         self.timeout = timeout
+
+
+class ResultNotStorable(JobError):
+    """What a task returned cannot be kept as its result, so the attempt has failed.
+
+    Attributes:
+        task: the task's name.
+        where: in what it returned, for example `result[3].price`.
+        reason: why it does not fit, or would be lost or changed, and what to do.
+    """
+
+    def __init__(self, task: str, where: str, value: object, reason: str) -> None:
+        super().__init__(f"{task}: {where} = {shown(value)} cannot be kept: {reason}")
+        self.task = task
+        self.where = where
+        self.reason = reason
+
+
+class ResultError(JobsError):
+    """`Task.result` has none to give.
+
+    Attributes:
+        job_id: the job that was asked for.
+        task: the task's name.
+    """
+
+    def __init__(self, job_id: int, task: str, detail: str) -> None:
+        super().__init__(f"job {job_id} ({task}) {detail}")
+        self.job_id = job_id
+        self.task = task
+
+
+class JobNotFinished(ResultError):
+    """The job waits, or runs.
+
+    Attributes:
+        state: `scheduled`, `queued` or `running`.
+    """
+
+    def __init__(self, job_id: int, task: str, state: str) -> None:
+        super().__init__(job_id, task, f"is {state}: it has no result yet")
+        self.state = state
+
+
+class JobFailed(ResultError):
+    """The job has failed for good. What its last attempt raised is no exception here, but text.
+
+    Attributes:
+        error: the class of the last error, for example `ValueError`; None: the row does not say.
+        message: what it said; likewise.
+        traceback: of that error; likewise.
+    """
+
+    def __init__(
+        self,
+        job_id: int,
+        task: str,
+        error: str | None = None,
+        message: str | None = None,
+        traceback: str | None = None,
+    ) -> None:
+        why = "" if error is None else f": {error}: {message}" if message else f": {error}"
+        super().__init__(job_id, task, f"has failed{why}")
+        self.error = error
+        self.message = message
+        self.traceback = traceback
+
+
+class JobCancelled(ResultError):
+    """The job was cancelled, by somebody or by itself.
+
+    Attributes:
+        reason: of the `Cancel` that it ended in; None: it had not begun.
+    """
+
+    def __init__(self, job_id: int, task: str, reason: str | None = None) -> None:
+        super().__init__(job_id, task, f"was cancelled: {reason}" if reason else "was cancelled")
+        self.reason = reason
+
+
+class NoResult(ResultError):
+    """The job has succeeded, and its row holds no result: it ran when the task did not keep them yet."""
+
+    def __init__(self, job_id: int, task: str) -> None:
+        super().__init__(
+            job_id, task, "has succeeded without a result: it ran when its task had no result=True"
+        )
+
+
+class ResultNotLoadable(ResultError):
+    """The result in the row does not fit the return annotation that the task has now.
+
+    Attributes:
+        value: what the row holds.
+        reason: why it does not fit.
+    """
+
+    def __init__(self, job_id: int, task: str, value: object, reason: str) -> None:
+        super().__init__(job_id, task, f"has a result that cannot be loaded from {shown(value)}: {reason}")
+        self.value = value
+        self.reason = reason
 
 
 class JobNotFound(JobsError, LookupError):

@@ -125,6 +125,7 @@ class Jobs(Recurring[JobT]):
         unique_scope: Scope = "active",
         unique_for: dt.timedelta | None = None,
         on_missing: Missing = "cancel",
+        result: bool = False,
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -142,6 +143,7 @@ class Jobs(Recurring[JobT]):
         unique_scope: Scope = "active",
         unique_for: dt.timedelta | None = None,
         on_missing: Missing = "cancel",
+        result: bool = False,
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -165,9 +167,11 @@ class Jobs(Recurring[JobT]):
             on_missing: what becomes of a job if a mapped object that it was given is gone when it runs.
                 ``"cancel"``: it is cancelled. ``"fail"``: the attempt has failed with `RecordNotFound`, and
                 the retry policy decides.
+            result: True: what it returns is kept in the job's row, in the form that the return annotation
+                says, for `Task.result`. A value that does not fit fails the attempt.
 
         Raises:
-            TaskDefinitionError: the function cannot be a task.
+            TaskDefinitionError: the function cannot be a task, or what it returns cannot be kept.
             TaskAlreadyRegistered: the name is taken.
             InvalidOption, InvalidQueueName: an option is out of its range.
         """
@@ -189,6 +193,7 @@ class Jobs(Recurring[JobT]):
                 group_commit=group_commit,
                 retention=retention,
                 on_missing=on_missing,
+                result=result,
             )
 
         return register if function is None else register(function)

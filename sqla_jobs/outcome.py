@@ -41,6 +41,16 @@ class JobState(str, Enum):
 
 
 @dataclass(frozen=True)
+class Result:
+    """What a task returned, in the form in which its row holds it."""
+
+    value: Any
+    """Plain JSON."""
+    text: str
+    """The same, written."""
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What to write at the end of one attempt."""
 
@@ -55,9 +65,18 @@ class Outcome:
     """True: the worker died."""
     record: dict[str, Any] | None = None
     """What the row's ``attempts`` gain; None: nothing."""
+    result: Result | None = None
+    """What the task returned, if it is kept."""
+    progress: str | None = None
+    """How far the attempt came, as JSON; None: it did not say."""
+
+    @property
+    def leaves_more(self) -> bool:
+        """Whether more than the outcome itself is to be written."""
+        return self.result is not None or self.progress is not None
 
 
-_SUCCESS: Final = Outcome(JobState.SUCCEEDED)
+SUCCEEDED: Final = Outcome(JobState.SUCCEEDED)
 
 
 def decide(
@@ -68,7 +87,7 @@ def decide(
     """What follows from what an attempt returned or raised.
 
     Parameters:
-        returned: the task's return value, when ``error`` is None.
+        returned: the task's return value, when ``error`` is None; one that is kept as a `Result`.
         error: what the attempt raised, or was refused with at its commit.
         delay_for: the retry policy at this attempt: error -> delay, or None to give up.
     """
@@ -80,7 +99,7 @@ def decide(
     if isinstance(signal, Cancel):
         return Outcome(JobState.CANCELLED, error=signal, record=describe(signal))
     if error is None:
-        return _SUCCESS
+        return Outcome(JobState.SUCCEEDED, result=returned) if isinstance(returned, Result) else SUCCEEDED
     delay = delay_for(error)
     state = JobState.FAILED if delay is None else JobState.SCHEDULED
     return Outcome(state, error=error, delay=delay, record=describe(error))

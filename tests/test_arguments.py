@@ -1000,11 +1000,11 @@ class Text(str):
 @pytest.mark.parametrize(
     ("value", "words"),
     [
-        (TODAY, ["value = datetime", "a datetime is not plain JSON", "annotate the parameter"]),
-        (uuid.UUID(int=1), ["a UUID is not plain JSON", "annotate the parameter"]),
+        (TODAY, ["value = datetime", "a datetime is not plain JSON", "annotate it"]),
+        (uuid.UUID(int=1), ["a UUID is not plain JSON", "annotate it"]),
         (decimal.Decimal("1.5"), ["a Decimal is not plain JSON"]),
         (b"x", ["a bytes is not plain JSON"]),
-        ((1, 2), ["a tuple would come back as a list", "annotate the parameter"]),
+        ((1, 2), ["a tuple would come back as a list", "annotate it"]),
         ({1}, ["a set would come back as a list"]),
         (Point(1), ["a Point would come back as a list"]),
         (Color.RED, ["a Color is not plain JSON"]),
@@ -1022,7 +1022,7 @@ class Text(str):
         (math.nan, ["value = nan", "JSON has no such number"]),
         ([math.inf], ["value[0] = inf"]),
         (-0.0, ["value = -0.0", "sign of zero", "pass 0.0"]),
-        (1e16, ["value = 1e+16", "give it back as an int", "annotate the parameter with float"]),
+        (1e16, ["value = 1e+16", "give it back as an int", "annotate it with float"]),
         (10**5000, ["digits", "pass bytes"]),
         ("\x00", ["no NUL", "bytes"]),
         (["\ud83d"], ["value[0] = '\\ud83d'", "lone surrogates"]),
@@ -1030,7 +1030,7 @@ class Text(str):
         ({"a": {"\udc00": 1}}, ["lone surrogates"]),
         (
             Supplier(id=1),
-            ["it is a mapped object", "pass its primary key", "annotate the parameter with its"],
+            ["it is a mapped object", "pass its primary key", "annotate it with its"],
         ),
     ],
     ids=kind_of,

@@ -21,12 +21,19 @@ from sqla_jobs.errors import (
     InvalidOption,
     InvalidQueueName,
     InvalidSchedule,
+    JobCancelled,
     JobError,
     JobEscaped,
+    JobFailed,
+    JobNotFinished,
     JobNotFound,
     JobsError,
     JobTimeout,
+    NoResult,
     RecordNotFound,
+    ResultError,
+    ResultNotLoadable,
+    ResultNotStorable,
     SchemaError,
     Snooze,
     TaskAlreadyRegistered,
@@ -59,6 +66,16 @@ EXAMPLES = [
     WorkerDied(),
     WorkerDied("worker 7 gave no heartbeat"),
     JobTimeout(timedelta(seconds=5)),
+    ResultNotStorable("shop.f", "result[3].price", object(), "it would come back as text"),
+    ResultError(7, "shop.f", "has none"),
+    JobNotFinished(7, "shop.f", "running"),
+    JobFailed(7, "shop.f"),
+    JobFailed(7, "shop.f", "ValueError"),
+    JobFailed(7, "shop.f", "ValueError", "no such order", "Traceback ..."),
+    JobCancelled(7, "shop.f"),
+    JobCancelled(7, "shop.f", "the order is gone"),
+    NoResult(7, "shop.f"),
+    ResultNotLoadable(7, "shop.f", {"x": [1]}, "it is no number"),
     JobNotFound(7),
     DuplicateJob("k"),
     DuplicateJob("k", 7, 8),
@@ -114,6 +131,7 @@ def test_the_tree() -> None:
         UnknownTask,
         JobError,
         ClaimLost,
+        ResultError,
         SchemaError,
         ConfigurationError,
     ):
@@ -122,8 +140,10 @@ def test_the_tree() -> None:
         assert cls.__bases__[0] is DefinitionError
     for cls in (InvalidArguments, ArgumentsNotStorable):
         assert cls.__bases__[0] is EnqueueError
-    for cls in (ArgumentsNotLoadable, JobEscaped, WorkerDied):
+    for cls in (ArgumentsNotLoadable, JobEscaped, WorkerDied, ResultNotStorable):
         assert cls.__bases__ == (JobError,)
+    for cls in (JobNotFinished, JobFailed, JobCancelled, NoResult, ResultNotLoadable):
+        assert cls.__bases__ == (ResultError,)
     assert issubclass(InvalidOption, ValueError)
     assert issubclass(InvalidQueueName, InvalidOption)
     assert issubclass(InvalidArguments, TypeError)

@@ -17,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, JobState, lifecycle, statements
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.outcome import Outcome
+from sqla_jobs.outcome import SUCCEEDED, Outcome, Result
 from tests.support.plans import Plan, Verb, explaining, fill
 from tests.support.server import Database, Server, fresh_database
 
@@ -29,6 +29,9 @@ QUEUES = ["empty", "default"]
 CLAIM, CLAIM_ANY = "ix_sqla_jobs_claim", "ix_sqla_jobs_claim_any"
 PROMOTE, RESCUE, PRIMARY = "ix_sqla_jobs_promote", "ix_sqla_jobs_rescue", "pk_sqla_jobs"
 WORKERS = "pk_sqla_jobs_workers"
+
+
+RETURNED = Outcome(JobState.SUCCEEDED, result=Result(7, "7"), progress='{"done": 1}')
 
 
 def later() -> dt.datetime:
@@ -52,11 +55,11 @@ def take_due(queues: list[str] | None = None) -> Verb:
     return lambda session: session.execute(statement, {"now": later(), **given}).all()
 
 
-def finish(taken: bool) -> Verb:
+def finish(taken: bool, outcome: Outcome = SUCCEEDED) -> Verb:
     def verb(session: Session) -> None:
         at = dt.datetime.now(dt.timezone.utc)
         job = Claimed(1, "t", {}, "default", 0, 0, None, 0, 7, 0, at, at, at)
-        lifecycle.finish(session, Job, job, Outcome(JobState.SUCCEEDED), taken=taken)
+        lifecycle.finish(session, Job, job, outcome, taken=taken)
 
     return verb
 
@@ -109,6 +112,10 @@ CASES = {
     ),
     "finish": Case(finish(taken=False), {PRIMARY}, 1, 60),
     "finish what was taken": Case(finish(taken=True), {PRIMARY}, 1, 60),
+    "finish with a result": Case(finish(False, RETURNED), {PRIMARY}, 1, 60),
+    "a result": Case(
+        lambda session: session.execute(statements.result(Job), {"p_id": 1}).all(), {PRIMARY}, 1, 20
+    ),
     "standing": Case(lambda session: lifecycle.standing(session, Job, 1), {PRIMARY}, 1, 20),
 }  # fmt: skip
 

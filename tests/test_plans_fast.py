@@ -11,9 +11,21 @@ from sqlalchemy import text
 
 from sqla_jobs import Job, lifecycle
 from sqla_jobs.lifecycle import Claimed, Mark
+from sqla_jobs.outcome import SUCCEEDED, Outcome
 from tests.support.plans import Explainer, Plan, Verb, explaining, fill
 from tests.support.server import Database, Server, fresh_database
-from tests.test_plans import CLAIM, CLAIM_ANY, PRIMARY, QUEUES, ROWS, RUNNING, WORKERS, Case, check
+from tests.test_plans import (
+    CLAIM,
+    CLAIM_ANY,
+    PRIMARY,
+    QUEUES,
+    RETURNED,
+    ROWS,
+    RUNNING,
+    WORKERS,
+    Case,
+    check,
+)
 
 TASK = "shop.jobs.send_receipt"
 """The task of all jobs that `fill` makes."""
@@ -43,13 +55,18 @@ def join(limit: int, queues: list[str] | None = None, *, fast: str = TASK) -> Ve
     return lambda session: lifecycle.join(session.connection(), Job, held(), queues, [fast], limit)
 
 
-def finish_group(number: int) -> Verb:
-    return lambda session: lifecycle.finish_group(session, Job, [held(i) for i in range(1, number + 1)])
-
-
-def exchange(number: int, limit: int, queues: list[str] | None = None) -> Verb:
+def finish_group(number: int, outcome: Outcome = SUCCEEDED) -> Verb:
     done = [held(i) for i in range(1, number + 1)]
-    return lambda session: lifecycle.exchange(session, Job, 7, done, queues, limit, mark=FIRST)
+    return lambda session: lifecycle.finish_group(session, Job, done, [outcome] * number)
+
+
+def exchange(
+    number: int, limit: int, queues: list[str] | None = None, *, outcome: Outcome = SUCCEEDED
+) -> Verb:
+    done = [held(i) for i in range(1, number + 1)]
+    return lambda session: lifecycle.exchange(
+        session, Job, 7, done, queues, limit, outcomes=[outcome] * number, mark=FIRST
+    )
 
 
 def near(limit: int) -> int:
@@ -76,8 +93,12 @@ CASES = {
     "join, others": Case(join(9, fast="other"), {CLAIM_ANY, PRIMARY}, near(0), 800, also=ALSO),
     "join by queue, others": Case(join(9, QUEUES, fast="other"), {CLAIM, PRIMARY}, near(0), 800, also=ALSO),
     "finish a group": Case(finish_group(50), {PRIMARY}, 100, 1500),
+    "finish a group with results": Case(finish_group(50, RETURNED), {PRIMARY}, 100, 1500),
     "finish one": Case(finish_group(1), {PRIMARY}, 1, 60),
     "finish and claim": Case(exchange(16, 16), {CLAIM_ANY, PRIMARY}, 64, 1500, also=ALSO),
+    "finish with results and claim": Case(
+        exchange(16, 16, outcome=RETURNED), {CLAIM_ANY, PRIMARY}, 64, 1500, also=ALSO
+    ),
     "finish and claim by queue": Case(exchange(16, 16, QUEUES), {CLAIM, PRIMARY}, 64, 1500, also=ALSO),
     "finish, and claim nothing": Case(exchange(16, 0), {PRIMARY}, 32, 1500),
 }  # fmt: skip

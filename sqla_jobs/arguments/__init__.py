@@ -5,6 +5,7 @@ a parameter without annotation takes plain JSON. `encode` refuses, at enqueue, w
 back from JSONB as it is: each value is read back before it is stored.
 
     signature    binds a call to the names of a function's parameters, and back
+    returned     what a task returns, kept as its result
     parameter    one parameter, and what its annotation makes of its values
     values       plain JSON, and all that pydantic has a schema for
     objects      mapped objects: the primary key is stored
@@ -14,6 +15,7 @@ back from JSONB as it is: each value is read back before it is stored.
 
 from sqla_jobs.arguments.faithful import JSON
 from sqla_jobs.arguments.given import Given, given_to, keep, put
+from sqla_jobs.arguments.returned import Returned
 from sqla_jobs.arguments.signature import Signature, encode_untyped
 
-__all__ = ["JSON", "Given", "Signature", "encode_untyped", "given_to", "keep", "put"]
+__all__ = ["JSON", "Given", "Returned", "Signature", "encode_untyped", "given_to", "keep", "put"]

@@ -113,7 +113,7 @@ def _plain_dict(value: dict[Any, Any], whole_floats: bool, depth: int) -> JSON:
     try:
         for key, item in value.items():
             if type(key) is not str:
-                raise Refused(item, "its key is not text; annotate the parameter, for example dict[int, str]")
+                raise Refused(item, "its key is not text; annotate it, for example dict[int, str]")
             check_text(key)
             members[key] = plain(item, whole_floats=whole_floats, depth=depth)
     except Refused as refused:
@@ -130,7 +130,7 @@ def _plain_float(value: float, whole_floats: bool) -> int | float:
     if abs(value) < _WHOLE_FLOATS:
         return value
     if not whole_floats:
-        raise Refused(value, "JSONB would give it back as an int; annotate the parameter with float")
+        raise Refused(value, "JSONB would give it back as an int; annotate it with float")
     # Through the digits of repr(), as JSONB reads them: int(value) has others.
     return int(Decimal(repr(value)))
 
@@ -164,10 +164,10 @@ def _check_digits(number: int) -> None:
 def _why_not_plain(kind: type) -> str:
     if is_mapped(kind):
         return (
-            "it is a mapped object, whose row may change meanwhile; pass its primary key, or annotate the"
-            " parameter with its class"
+            "it is a mapped object, whose row may change meanwhile; pass its primary key, or annotate it"
+            " with its class"
         )
-    cure = "annotate the parameter with its type, or convert it first"
+    cure = "annotate it with its type, or convert it first"
     if issubclass(kind, (list, tuple, set, frozenset, deque)):
         return f"a {kind.__name__} would come back as a list; {cure}"
     for json_kind in (bool, int, float, str, dict):

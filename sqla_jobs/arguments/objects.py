@@ -178,7 +178,7 @@ def _key_of(thing: Any, saved: Saved | None) -> Key:
     state: InstanceState[Any] = sqlalchemy.inspect(thing)
     session = state.session
     if state.was_deleted or (session is not None and thing in session.deleted):
-        raise Refused(_Named(thing), "it is deleted, and the job would not find it; pass what it needs of it")
+        raise Refused(_Named(thing), "it is deleted, and nobody would find it; pass what is needed of it")
     was = (None,) * len(state.mapper.primary_key) if state.key is None else state.key[1]
     # An expired object has no attributes, but its identity.
     names = _key_names(state.mapper)

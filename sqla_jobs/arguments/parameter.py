@@ -74,29 +74,37 @@ class Parameter:
         if self._annotation is _NONE:
             return Plain()
         try:
-            annotation = resolved(self._annotation, self._names)
-            if annotation is Any or annotation is object:
-                return Plain()
-            objects = ObjectCodec.of(annotation)
-            if objects is not None:
-                return objects
-            for cls in classes(annotation):
-                if is_mapped(cls):
-                    name = cls.__qualname__
-                    raise TypeError(
-                        f"{name} is a mapped class, expected it as {name}, {name} | None, list[{name}] or"
-                        f" list[{name}] | None"
-                    )
-            return Typed(annotation)
+            return codec_of(resolved(self._annotation, self._names))
         except (NameError, AttributeError):
             raise
         except Exception as error:
-            why = str(error).partition("\n")[0].partition(" Set `arbitrary_types_allowed")[0].rstrip(".")
             raise TaskDefinitionError(
-                f"{self._task}: values of parameter '{self.shape()}' cannot be stored: {why}. Pass the"
+                f"{self._task}: values of parameter '{self.shape()}' cannot be stored: {why(error)}. Pass the"
                 " primary key and load the object in the task, or annotate the parameter with a type that"
                 " pydantic supports (a dataclass, a BaseModel, a list, ...)"
             ) from error
+
+
+def codec_of(annotation: Any) -> Codec:
+    """How values of an annotation are stored, whose names are resolved; raises what says that they cannot."""
+    if annotation is Any or annotation is object:
+        return Plain()
+    objects = ObjectCodec.of(annotation)
+    if objects is not None:
+        return objects
+    for cls in classes(annotation):
+        if is_mapped(cls):
+            name = cls.__qualname__
+            raise TypeError(
+                f"{name} is a mapped class, expected it as {name}, {name} | None, list[{name}] or"
+                f" list[{name}] | None"
+            )
+    return Typed(annotation)
+
+
+def why(error: Exception) -> str:
+    """What pydantic, or `codec_of`, says against an annotation, without its advice."""
+    return str(error).partition("\n")[0].partition(" Set `arbitrary_types_allowed")[0].rstrip(".")
 
 
 class _Verbatim:

@@ -70,7 +70,7 @@ class Signature:
                 f"{task} is a generator function: calling it runs nothing; expected one without yield"
             )
         try:
-            shapes = list(_signature(function).parameters.values())
+            shapes = list(signature_of(function).parameters.values())
         except (TypeError, ValueError) as error:
             raise TaskDefinitionError(f"{task}: {shown(function)} has no signature: {error}") from error
         for shape in shapes:
@@ -84,7 +84,7 @@ class Signature:
             raise TaskDefinitionError(
                 f"{task}: the first parameter must be the Session: def f(session, ...); {found}"
             )
-        names = _names_around(function)
+        names = names_around(function)
         return cls(task, shapes[0], [Parameter(task, shape, names) for shape in shapes[1:]])
 
     def encode(
@@ -298,7 +298,8 @@ def _yields(function: Any) -> bool:
     return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
 
 
-def _signature(function: Any) -> inspect.Signature:
+def signature_of(function: Any) -> inspect.Signature:
+    """What `inspect` says of a function; raises TypeError or ValueError if it has no signature."""
     if sys.version_info >= (3, 14):
         # Names that are not defined yet stay forward references instead of raising here.
         from annotationlib import Format  # noqa: PLC0415 - not there before
@@ -307,7 +308,7 @@ def _signature(function: Any) -> inspect.Signature:
     return inspect.signature(function)
 
 
-def _names_around(function: Any) -> dict[str, Any]:
+def names_around(function: Any) -> dict[str, Any]:
     """The globals in which the annotations that `inspect.signature` found were written."""
     while True:
         if isinstance(function, functools.partial):

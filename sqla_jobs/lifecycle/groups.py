@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import statements
 from sqla_jobs.lifecycle.jobs import Claimed, Mark, behind, claim, claimed
 from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection, target
+from sqla_jobs.outcome import Outcome
 from sqla_jobs.statements import IS_NEW, IS_ORDINARY
 
 
@@ -79,25 +80,45 @@ def join(
 
 
 def finish_group(
-    session: Session | Connection, model: Model, jobs: Sequence[Claimed], *, now: dt.datetime | None = None
+    session: Session | Connection,
+    model: Model,
+    jobs: Sequence[Claimed],
+    outcomes: Sequence[Outcome] = (),
+    *,
+    now: dt.datetime | None = None,
 ) -> bool:
     """Record that these jobs, locked in this transaction, have succeeded; False: some row is not as it was.
 
     One of them has changed its row, or let go of the lock on it: the caller rolls back.
+
+    Parameters:
+        outcomes: of each, for its result; none: there are none.
     """
     if not jobs:
         return True
+    more = _more(outcomes)
     done = fetch(
         session,
         model,
-        statements.finish_group(model),
+        statements.finish_group(model, bool(more)),
         ids=[job.id for job in jobs],
         claims=[job.claim for job in jobs],
         p_started_at=jobs[0].started_at,
         p_worker_id=jobs[0].worker_id,
         now=now,
+        **more,
     )
     return len(done) == len(jobs)
+
+
+def _more(outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """The results and the progress of jobs as parameters; empty if no job has any."""
+    if not any(each.leaves_more for each in outcomes):
+        return {}
+    return {
+        "results": [None if each.result is None else each.result.text for each in outcomes],
+        "progresses": [each.progress for each in outcomes],
+    }
 
 
 def remove(session: Session, model: Model, jobs: Sequence[Claimed], *, taken: bool = False) -> set[int]:
@@ -133,6 +154,7 @@ def exchange(
     queues: Sequence[str] | None,
     limit: int,
     *,
+    outcomes: Sequence[Outcome] = (),
     innocent: bool = False,
     mark: Mark | None = None,
     now: dt.datetime | None = None,
@@ -141,6 +163,7 @@ def exchange(
 
     Parameters:
         done: jobs that have written nothing.
+        outcomes: of each, for its result and its progress; none: there are none.
         innocent, mark: as for `claim`.
 
     Returns:
@@ -154,10 +177,12 @@ def exchange(
         "claims": [job.claim for job in done],
         "p_worker_id": worker_id,
         "now": now,
+        **_more(outcomes),
     }
+    more = "results" in given
     if not limit:
-        return {row[0] for row in fetch(session, model, statements.finish_running(model), **given)}, []
+        return {row[0] for row in fetch(session, model, statements.finish_running(model, more), **given)}, []
     chosen = selection(queues)
-    statement = statements.exchange(model, not chosen, innocent, limit, mark is not None)
+    statement = statements.exchange(model, not chosen, innocent, limit, mark is not None, more)
     rows = fetch(session, model, statement, **given, **chosen, **behind(mark))
     return {row[0] for row in rows if not row[IS_NEW]}, [claimed(row) for row in rows if row[IS_NEW]]

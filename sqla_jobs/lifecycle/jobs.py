@@ -216,11 +216,14 @@ def finish(
         session: or, for a success, a Connection to where the job table is.
         taken: the row is locked in this transaction, by ``take`` or `lock_next`, rather than ``running``.
     """
-    fence = {"p_started_at": job.started_at} if taken else {}
+    given: dict[str, Any] = {"p_started_at": job.started_at} if taken else {}
+    if outcome.leaves_more:
+        given["p_result"] = None if outcome.result is None else outcome.result.text
+        given["p_progress"] = outcome.progress
     row = execute(
         session,
         model,
-        statements.finish(model, "queued" if taken else "running"),
+        statements.finish(model, "queued" if taken else "running", outcome.leaves_more),
         p_id=job.id,
         p_claim=job.claim,
         p_worker_id=job.worker_id,
@@ -230,7 +233,7 @@ def finish(
         crash=1 if outcome.crashed else 0,
         record=outcome.record,
         now=now,
-        **fence,
+        **given,
     ).first()
     if row is None:
         return None

@@ -6,11 +6,12 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from sqla_jobs import lifecycle
 from sqla_jobs.lifecycle import Claimed, Mark
 from sqla_jobs.models import JobMixin
+from sqla_jobs.outcome import SUCCEEDED, Outcome
 from sqla_jobs.runner.trail import Trail
 
 _STEPS: Final = (16, 8, 4, 2, 1, 0)
@@ -32,6 +33,7 @@ class _Wish:
     done: Claimed | None
     wants: bool
     queues: Sequence[str] | None = None
+    outcome: Outcome = SUCCEEDED
     holds: bool = False
     """The claim of ``done`` held, and its outcome is written."""
     job: Claimed | None = None
@@ -41,6 +43,13 @@ class _Wish:
     """There may be a job for it, too."""
     turn: threading.Lock = field(default_factory=_taken)
     """Let go of when it is answered, or when its thread is to send for all."""
+
+
+class _Done(NamedTuple):
+    """What one of them hands in."""
+
+    wish: _Wish
+    job: Claimed
 
 
 @dataclass(frozen=True)
@@ -94,15 +103,22 @@ class Exchange:
         self._looked_for_suspects = 0.0
 
     def swap(
-        self, worker_id: int, queues: Sequence[str] | None, done: Claimed | None, *, wants: bool
+        self,
+        worker_id: int,
+        queues: Sequence[str] | None,
+        done: Claimed | None,
+        outcome: Outcome = SUCCEEDED,
+        *,
+        wants: bool,
     ) -> Swapped:
         """Hand in a job that has succeeded, and take another.
 
         Parameters:
             done: it has written nothing; None: there is none.
+            outcome: its success, for its result and its progress.
             wants: whether another is wanted.
         """
-        wish = _Wish(done, wants, queues)
+        wish = _Wish(done, wants, queues, outcome)
         with self._lock:
             self._waiting.append(wish)
             waits, self._busy = self._busy, True
@@ -137,26 +153,26 @@ class Exchange:
                 each.turn.release()
 
     def _answer(self, worker_id: int, wishes: Sequence[_Wish]) -> None:
-        done = [wish.done for wish in wishes if wish.done is not None]
+        done = [_Done(wish, wish.done) for wish in wishes if wish.done is not None]
         hungry = [wish for wish in wishes if wish.wants]
         # Not of who only hands in: to claim from them would pass over a pause that the others know of.
         queues = hungry[0].queues if hungry else None
-        mine = [each for each in done if each.worker_id == worker_id]
-        for former in {each.worker_id for each in done} - {worker_id}:  # it was taken for dead meanwhile
+        mine = [each for each in done if each.job.worker_id == worker_id]
+        for former in {each.job.worker_id for each in done} - {worker_id}:  # it was taken for dead meanwhile
             assert former is not None
-            self._exchange(former, None, [each for each in done if each.worker_id == former], wishes, 0, None)
+            self._exchange(former, None, [each for each in done if each.job.worker_id == former], 0, None)
         limit = next(step for step in _STEPS if step <= len(hungry))
         asked, handed_in = 0, False
 
         def look(where: Sequence[str] | None, mark: Mark | None) -> list[Claimed]:
             nonlocal asked, handed_in
-            asked, jobs = self._exchange(worker_id, where, [] if handed_in else mine, wishes, limit, mark)
+            asked, jobs = self._exchange(worker_id, where, [] if handed_in else mine, limit, mark)
             handed_in = True
             return jobs
 
         found = (self._trail.claim(queues, look) if limit else look(None, None)) or []
         if len(found) < asked and asked > 1:  # those that a worker has died of were passed over
-            asked, more = self._exchange(worker_id, queues, [], wishes, 1, None)
+            asked, more = self._exchange(worker_id, queues, [], 1, None)
             found = [*found, *more]
             asked = len(found) + 1
         for place, wish in enumerate(hungry):
@@ -168,8 +184,7 @@ class Exchange:
         self,
         worker_id: int,
         queues: Sequence[str] | None,
-        done: Sequence[Claimed],
-        wishes: Sequence[_Wish],
+        done: Sequence[_Done],
         limit: int,
         mark: Mark | None,
     ) -> tuple[int, list[Claimed]]:
@@ -186,13 +201,21 @@ class Exchange:
         try:
             held, jobs = self._send(
                 lambda s: lifecycle.exchange(
-                    s, self._model, worker_id, done, queues, limit, innocent=not guilty, mark=mark
+                    s,
+                    self._model,
+                    worker_id,
+                    [each.job for each in done],
+                    queues,
+                    limit,
+                    outcomes=[each.wish.outcome for each in done],
+                    innocent=not guilty,
+                    mark=mark,
                 )
             )
         finally:
             if guilty and not (jobs and jobs[0].crashes):
                 self._peers.leave_suspects()
-        for wish in wishes:
-            wish.holds = wish.holds or (wish.done is not None and wish.done.id in held)
+        for each in done:
+            each.wish.holds = each.job.id in held
         self._trail.left(jobs)
         return limit, jobs

@@ -228,11 +228,12 @@ class Groups:
 
     def _finish(self, session: Session, connection: Connection, done: Sequence[_Run]) -> list[Finished]:
         """Record all outcomes, to be committed."""
-        succeeded = [each.job for each in done if each.has_succeeded]
-        passing = [job for job in succeeded if job.task in self._registry.passing]
+        succeeded = [each for each in done if each.has_succeeded]
+        passing = [each.job for each in succeeded if each.job.task in self._registry.passing]
         gone = lifecycle.remove(session, self._model, passing, taken=True)
-        succeeded = [job for job in succeeded if job.id not in gone]
-        if not lifecycle.finish_group(connection, self._model, succeeded):
+        left = [each for each in succeeded if each.job.id not in gone]
+        jobs, outcomes = [each.job for each in left], [each.outcome for each in left]
+        if not lifecycle.finish_group(connection, self._model, jobs, outcomes):
             raise JobEscaped(CHANGED)
         ended = []
         for each in done:

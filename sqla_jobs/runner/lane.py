@@ -188,7 +188,7 @@ class Runner:
         worker_id = follow.worker_id()
         assert job.worker_id is not None
         swapped = self._exchange.swap(
-            worker_id or job.worker_id, follow.queues, job, wants=worker_id is not None
+            worker_id or job.worker_id, follow.queues, job, ran.outcome, wants=worker_id is not None
         )
         follow.job = swapped.job
         if swapped.error is not None:
@@ -267,20 +267,26 @@ class Runner:
         if job.task in self.registry.passing and lifecycle.remove(session, self.model, [job]):
             written: Written | None = success
         elif worker_id is not None and worker_id == job.worker_id:
-            return success if self._claim_along(connection, follow, worker_id, [job]) else None
+            along = self._claim_along(connection, follow, worker_id, [job], [outcome])
+            return success if along else None
         else:
             written = lifecycle.finish(connection, self.model, job, outcome)
         if written is not None and worker_id is not None:
-            self._claim_along(connection, follow, worker_id, [])
+            self._claim_along(connection, follow, worker_id)
         return written
 
     def _claim_along(
-        self, connection: Connection, follow: Follow, worker_id: int, done: Sequence[Claimed]
+        self,
+        connection: Connection,
+        follow: Follow,
+        worker_id: int,
+        done: Sequence[Claimed] = (),
+        outcomes: Sequence[Outcome] = (),
     ) -> set[int]:
         """Claim one more job, no suspect, in a transaction that is about to be committed.
 
         Parameters:
-            done: what it has finished, which the same statement records.
+            done, outcomes: what it has finished, which the same statement records.
 
         Returns:
             The ids of those whose claim held.
@@ -288,12 +294,12 @@ class Runner:
         held: set[int] = set()
 
         def look(where: Sequence[str] | None, mark: Mark | None) -> list[Claimed]:
-            nonlocal done
+            nonlocal done, outcomes
             finished, jobs = lifecycle.exchange(
-                connection, self.model, worker_id, done, where, 1, innocent=True, mark=mark
+                connection, self.model, worker_id, done, where, 1, outcomes=outcomes, innocent=True, mark=mark
             )
             held.update(finished)
-            done = []
+            done = outcomes = ()
             return jobs
 
         claimed = self._trail.claim(follow.queues, look) or []

@@ -39,6 +39,8 @@ class Finished:
     error: BaseException | None = None
     run_at: dt.datetime | None = None
     """When it is due again, if it is ``scheduled``."""
+    result: Any = None
+    """What it returned, if the task keeps it: as the row holds it, plain JSON."""
 
     @property
     def failed(self) -> bool:
@@ -75,7 +77,10 @@ def run(
             if task.on_missing == "fail":
                 raise
             raise Cancel(str(missing)) from missing
-        return _call(task.function, session, *args, **kwargs)
+        returned = _call(task.function, session, *args, **kwargs)
+        if task.returns is None or isinstance(returned, (Cancel, Snooze)):
+            return returned
+        return task.returns.store(returned, session)
 
     return as_current(view, checkpoint, lambda: scope.run(body))
 
@@ -92,7 +97,8 @@ def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
 def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
     """What hooks are told of a run whose outcome is written."""
     due = written.run_at if written.state is JobState.SCHEDULED else None
-    return Finished(job, written.state, outcome.error, due)
+    result = None if outcome.result is None else outcome.result.value
+    return Finished(job, written.state, outcome.error, due, result)
 
 
 def facts(job: RunningJob) -> dict[str, Any]:

@@ -34,9 +34,11 @@ from sqla_jobs.statements.terms import (
     Model,
     among_claims,
     claimed,
+    done_jobs,
     durable,
     is_,
     job_table,
+    left,
     now,
     once,
     rows,
@@ -145,17 +147,18 @@ def join(model: Model, any_queue: bool, limit: int) -> Executable:
 
 
 @once
-def finish_group(model: Model) -> Executable:
+def finish_group(model: Model, more: bool = False) -> Executable:
     """``queued`` -> ``succeeded`` for the jobs that this transaction has locked and run; returns their ids.
 
-    Parameters: ``ids``, ``claims``, ``p_started_at``, ``p_worker_id``, ``now``. A job whose row says anything
-    else than when it was locked is left out. Index: the primary key.
+    Parameters: those of `done_jobs`, ``p_started_at``, ``p_worker_id``, ``now``. A job whose row says
+    anything else than when it was locked is left out. Index: the primary key.
     """
-    job = job_table(model)
+    job, done = job_table(model), done_jobs(more)
+    values: dict[str, Any] = left(job, done.c.result, done.c.progress) if more else {}
     return (
         update(job)
         .where(
-            *among_claims(job),
+            *among_claims(job, done),
             job.c.state.op("||")(text("''")) == state("queued"),  # see finish
         )
         .values(
@@ -166,6 +169,7 @@ def finish_group(model: Model) -> Executable:
             started_at=bindparam("p_started_at", type_=DateTime(timezone=True)),
             finished_at=now(),
             unique_held=held_when_over(job),
+            **values,
         )
         .returning(job.c.id)
     )

@@ -41,8 +41,10 @@ from sqla_jobs.statements.terms import (
     Model,
     among_claims,
     claimed,
+    done_jobs,
     is_,
     job_table,
+    left,
     now,
     once,
     rows,
@@ -53,7 +55,7 @@ from sqla_jobs.statements.unique import held_when_over
 
 
 @once
-def finish(model: Model, fence: str) -> Executable:
+def finish(model: Model, fence: str, more: bool = False) -> Executable:
     """Write the outcome of an attempt, if the claim still holds; returns (state, run_at) or no row.
 
     ``fence="running"``: the ordinary lane; the row must be running under this very claim of this
@@ -62,7 +64,8 @@ def finish(model: Model, fence: str) -> Executable:
 
     Parameters: ``p_id``, ``p_claim``, ``p_worker_id`` (null in `work_once`), ``p_state``, ``delay`` (null:
     ``run_at`` stays), ``refund`` and ``crash`` (0 or 1), ``record`` (null: nothing is added to ``attempts``),
-    ``p_started_at`` (``queued`` only), ``now``. Locks the row. Index: the primary key.
+    ``p_started_at`` (``queued`` only), ``now``; with ``more`` ``p_result`` and ``p_progress``, JSON as text
+    or null. Locks the row. Index: the primary key.
 
     A cancel that was requested while the job ran wins over a retry, a snooze and a give-back. It is
     decided here, in SQL, because the request may be committed a moment before this statement.
@@ -115,6 +118,8 @@ def finish(model: Model, fence: str) -> Executable:
         job.c.state.op("||")(text("''")) == state(fence),
         job.c.claim == bindparam("p_claim", type_=BigInteger),
     ]
+    if more:
+        values |= left(job, bindparam("p_result", type_=Text), bindparam("p_progress", type_=Text))
     if in_claim:
         values |= {"claim": job.c.claim + ONE, "started_at": started}
     else:
@@ -123,20 +128,21 @@ def finish(model: Model, fence: str) -> Executable:
 
 
 @once
-def finish_running(model: Model) -> Executable:
+def finish_running(model: Model, more: bool = False) -> Executable:
     """``running`` -> ``succeeded`` for jobs of ``:p_worker_id`` whose claims still hold; returns their ids.
 
-    Parameters: ``ids``, ``claims``, ``p_worker_id``, ``now``. Locks the rows. Index: the primary key.
+    Parameters: those of `done_jobs`, ``p_worker_id``, ``now``. Locks the rows. Index: the primary key.
     """
-    job = job_table(model)
+    job, done = job_table(model), done_jobs(more)
+    values: dict[str, Any] = left(job, done.c.result, done.c.progress) if more else {}
     return (
         update(job)
         .where(
-            *among_claims(job),
+            *among_claims(job, done),
             job.c.state.op("||")(text("''")) == state("running"),  # see finish
             job.c.worker_id == bindparam("p_worker_id", type_=BigInteger),
         )
-        .values(state=state("succeeded"), finished_at=now(), unique_held=held_when_over(job))
+        .values(state=state("succeeded"), finished_at=now(), unique_held=held_when_over(job), **values)
         .returning(job.c.id)
     )
 
@@ -173,13 +179,15 @@ def check_constraints() -> Executable:
 
 
 @once
-def exchange(model: Model, any_queue: bool, innocent: bool, limit: int, marked: bool) -> Executable:
+def exchange(
+    model: Model, any_queue: bool, innocent: bool, limit: int, marked: bool, more: bool = False
+) -> Executable:
     """`finish_running` and `claim` in one statement, and so with one commit.
 
     Returns the columns of a claim and ``is_new``; of a job that is finished the id alone. Parameters, locks
     and indexes: those of the two.
     """
-    done: Any = finish_running(model)
+    done: Any = finish_running(model, more)
     following: Any = claim(model, any_queue, innocent, limit, marked)
     finished, taken = done.cte("finished"), following.cte("taken")
     nothing = [null() for _ in CLAIMED[1:]]

@@ -25,7 +25,7 @@ from sqlalchemy import (
     func,
     literal_column,
 )
-from sqlalchemy.dialects.postgresql import array
+from sqlalchemy.dialects.postgresql import JSONB, array
 
 from sqla_jobs.models import JobMixin, companions
 
@@ -93,17 +93,40 @@ def is_(column: ColumnElement[Any], value: ColumnElement[Any]) -> ColumnElement[
     return column == any_(array([value]))
 
 
-def among_claims(job: Table) -> list[ColumnElement[bool]]:
-    """Whether a job is one of the parameter ``ids``, and its claim that of ``claims`` at the same place.
+def done_jobs(more: bool = False) -> TableValuedAlias:
+    """The parameters ``ids`` and ``claims`` as rows of ``id`` and ``claim``.
+
+    With ``more`` also ``results`` and ``progresses``, JSON as text or null: ``result`` and ``progress``.
+    """
+    arrays: list[Any] = [bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims")]
+    names = ["id", "claim"]
+    if more:
+        arrays += [bindparam(name, type_=ARRAY(Text)) for name in ("results", "progresses")]
+        names += ["result", "progress"]
+    return func.unnest(*arrays).table_valued(*names).render_derived("done")
+
+
+def among_claims(job: Table, done: TableValuedAlias | None = None) -> list[ColumnElement[bool]]:
+    """Whether a job is one of `done_jobs`, and its claim that at the same place.
 
     By the primary key. To the planner a range of an unknown column leaves a single one of them, and for that
     the key is best, whatever it knows of the table. For fifty it would read all of a table that it takes for
     small, and go on to do so when it is not small any more.
     """
-    ids, claims = (bindparam(name, type_=ARRAY(BigInteger)) for name in ("ids", "claims"))
-    done = func.unnest(ids, claims).table_valued("id", "claim").render_derived("done")
+    done = done_jobs() if done is None else done
     first, last = (literal_column(f"'{number}'", BigInteger) for number in (-(2**63), 2**63 - 1))
     return [is_(job.c.id, done.c.id), is_(job.c.claim, done.c.claim), done.c.id.between(first, last)]
+
+
+def left(job: Table, result: ColumnElement[Any], progress: ColumnElement[Any]) -> dict[str, Any]:
+    """What a finish leaves of ``result`` and ``progress``, which are JSON as text.
+
+    A null leaves the progress of an earlier attempt as it is.
+    """
+    return {
+        "result": cast(result, JSONB),
+        "progress": func.coalesce(cast(progress, JSONB), job.c.progress, type_=JSONB),
+    }
 
 
 def rows(number: int) -> ColumnElement[int]:

@@ -157,6 +157,17 @@ def check_retention(retention: object) -> None:
         )
 
 
+def check_result(result: object, retention: dt.timedelta | None) -> None:
+    """Raise InvalidOption if it is no bool, or the result would be kept in a row that is deleted."""
+    if type(result) is not bool:
+        raise InvalidOption(f"result {shown(result)}; expected True, to keep what the task returns, or False")
+    if result and retention is not None:
+        raise InvalidOption(
+            "result=True and retention=timedelta(0) are both given; expected one: the row that would hold the"
+            " result is deleted when the job has succeeded"
+        )
+
+
 def _check_delay(delay: object) -> None:
     if not isinstance(delay, dt.timedelta):
         raise InvalidOption(f"delay {shown(delay)}; expected a timedelta, e.g. timedelta(minutes=5)")

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session, scoped_session
 
 # flush: for what it does at every flush that has jobs
 from sqla_jobs import flush, lifecycle, wakeup  # noqa: F401
-from sqla_jobs.arguments import Signature, encode_untyped
+from sqla_jobs.arguments import Returned, Signature, encode_untyped
 from sqla_jobs.cron import Rule
 from sqla_jobs.errors import (
     InvalidOption,
@@ -34,6 +34,7 @@ from sqla_jobs.tasks.options import (
     Options,
     check_group,
     check_missing,
+    check_result,
     check_retention,
     check_timeout,
 )
@@ -96,6 +97,7 @@ class Registry(Generic[JobT]):
         group_commit: int | None = None,
         retention: dt.timedelta | None = None,
         on_missing: Missing = "cancel",
+        result: bool = False,
     ) -> Task[..., R, JobT]:
         """Make a task of a callable.
 
@@ -105,6 +107,7 @@ class Registry(Generic[JobT]):
             group_commit: how many of its jobs may share a transaction, 1 to 50; None: each has its own.
             retention: zero: its jobs are deleted when they have succeeded; None: they are kept.
             on_missing: what becomes of a job whose mapped objects are gone.
+            result: whether what it returns is kept, by its return annotation.
 
         Raises:
             TaskDefinitionError: it cannot be a task.
@@ -115,6 +118,7 @@ class Registry(Generic[JobT]):
         check_group(group_commit)
         check_retention(retention)
         check_missing(on_missing)
+        check_result(result, retention)
         if isinstance(function, Task):
             raise TaskDefinitionError(f"{function.name!r} is a task already; expected a plain function")
         if not callable(function):
@@ -138,6 +142,7 @@ class Registry(Generic[JobT]):
             self.notify,
             group_commit,
             on_missing,
+            Returned(function, name) if result else None,
         )
         check_names(task.options.unique.by, name, function)
         self._tasks[name] = task

@@ -9,9 +9,17 @@ from typing import Any, Generic, ParamSpec, TypeVar
 
 from sqlalchemy.orm import Session, scoped_session
 
-from sqla_jobs import wakeup
-from sqla_jobs.arguments import Given, Signature, keep
-from sqla_jobs.errors import InvalidArguments, TaskDefinitionError, shown
+from sqla_jobs import lifecycle, wakeup
+from sqla_jobs.arguments import Given, Returned, Signature, keep
+from sqla_jobs.errors import (
+    Cancel,
+    InvalidArguments,
+    InvalidOption,
+    ResultNotLoadable,
+    Snooze,
+    TaskDefinitionError,
+    shown,
+)
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.made import make
@@ -21,11 +29,12 @@ from sqla_jobs.tasks.unique import Scope, check_lane
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 P = ParamSpec("P")
-R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+T = TypeVar("T")
 JobT = TypeVar("JobT", bound=JobMixin)
 
 
-class Task(Generic[P, R, JobT]):
+class Task(Generic[P, R_co, JobT]):
     """A registered function. It can still be called as one; ``enqueue`` makes a job of the call.
 
     Attributes:
@@ -37,12 +46,13 @@ class Task(Generic[P, R, JobT]):
         notify: how workers are told of its jobs.
         group_commit: how many of its jobs may share a transaction; None: each has its own.
         on_missing: what becomes of a job whose mapped objects are gone.
+        returns: how what it returns is kept; None: it is not.
     """
 
     def __init__(
         self,
         name: str,
-        function: Callable[..., R],
+        function: Callable[..., R_co],
         signature: Signature,
         model: type[JobT],
         options: Options,
@@ -51,6 +61,7 @@ class Task(Generic[P, R, JobT]):
         notify: Mode = DEFAULT_MODE,
         group_commit: int | None = None,
         on_missing: Missing = "cancel",
+        returns: Returned | None = None,
     ) -> None:
         # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
         update_wrapper(self, function, updated=())
@@ -66,11 +77,12 @@ class Task(Generic[P, R, JobT]):
         check_lane(options.unique, name, group_commit)
         self.group_commit = group_commit
         self.on_missing: Missing = on_missing
+        self.returns = returns
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
 
-    def __call__(self, session: Any, /, *args: P.args, **kwargs: P.kwargs) -> R:
+    def __call__(self, session: Any, /, *args: P.args, **kwargs: P.kwargs) -> R_co:
         """Call the function itself, here and now."""
         return self.function(session, *args, **kwargs)
 
@@ -86,7 +98,7 @@ class Task(Generic[P, R, JobT]):
         unique_key: str | None = UNSET,
         unique_scope: Scope = UNSET,
         unique_for: dt.timedelta | None = UNSET,
-    ) -> Task[P, R, JobT]:
+    ) -> Task[P, R_co, JobT]:
         """The same task with other options for its jobs; see `Options`, and for unique ones `Jobs.task`.
 
         Raises:
@@ -106,7 +118,7 @@ class Task(Generic[P, R, JobT]):
             }
         )
 
-    def changed(self, changes: Mapping[str, Any]) -> Task[P, R, JobT]:
+    def changed(self, changes: Mapping[str, Any]) -> Task[P, R_co, JobT]:
         """`using`, with the options in a mapping."""
         options = self.options.changed(changes)
         return Task(
@@ -120,6 +132,7 @@ class Task(Generic[P, R, JobT]):
             self.notify,
             self.group_commit,
             self.on_missing,
+            self.returns,
         )
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
@@ -172,13 +185,64 @@ class Task(Generic[P, R, JobT]):
         check_session(session, self.name)
         return enqueue(session, self.job(*args, **kwargs))
 
+    def result(
+        self: Task[P, T | Snooze | Cancel, JobT], session: Session | scoped_session[Any], job: int | JobMixin
+    ) -> T:
+        """What a job of this task, which has ``result=True``, returned.
 
-def check_session(session: object, task: str) -> None:
+        A mapped object is loaded by this Session. `Snooze` and `Cancel` are no results.
+
+        Parameters:
+            job: its id, or itself.
+
+        Raises:
+            JobNotFound: there is none of that id; it may have been pruned.
+            JobNotFinished: it waits, or runs.
+            JobFailed: with its last error.
+            JobCancelled: with its reason.
+            NoResult: it ran when the task had no ``result=True``.
+            ResultNotLoadable: the result does not fit the return annotation that the task has now.
+            RecordNotFound: it is a mapped object that is gone.
+            InvalidOption: it is no job, or another task's.
+            TaskDefinitionError: the task has no ``result=True``.
+        """
+        check_session(session, self.name, "result")
+        own: Session = session() if isinstance(session, scoped_session) else session
+        if self.returns is None:
+            raise TaskDefinitionError(
+                f"task {self.name!r} keeps no results; expected @jobs.task(result=True) at its definition"
+            )
+        left = lifecycle.left(own, self.model, self._id_of(own, job))
+        if left.task != self.name:
+            raise InvalidOption(
+                f"{self.name}.result(…, {left.job_id}): that is a job of {left.task}; expected one of"
+                f" {self.name}"
+            )
+
+        def refuse(value: object, reason: str) -> ResultNotLoadable:
+            return ResultNotLoadable(left.job_id, self.name, value, reason)
+
+        value: T = self.returns.load(left.result(), own, refuse)
+        return value
+
+    def _id_of(self, session: Session, job: object) -> int:
+        if isinstance(job, self.model):
+            session.flush()  # it may be pending
+            job = job.id
+        if type(job) is not int:
+            raise InvalidOption(
+                f"{self.name}.result(…, {shown(job)}); expected the id of a job, or a {self.model.__name__}"
+                " that is enqueued"
+            )
+        return job
+
+
+def check_session(session: object, task: str, verb: str = "enqueue") -> None:
     """Raise InvalidArguments if this is nothing that a job could be enqueued in."""
     if not isinstance(session, (Session, scoped_session)):
         raise InvalidArguments(
             task,
-            f"{task}: enqueue(session, …)",
+            f"{task}: {verb}(session, …)",
             f"the first argument is {shown(session)}; expected a Session or scoped_session"
-            " (an AsyncSession runs it: await session.run_sync(task.enqueue, …))",
+            f" (an AsyncSession runs it: await session.run_sync(task.{verb}, …))",
         )

@@ -14,7 +14,20 @@ from sqlalchemy import select
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, scoped_session, sessionmaker
 from typing_extensions import assert_type
 
-from sqla_jobs import Finished, Job, JobMixin, Jobs, JobState, RetryPolicy, Synced, Task, Worker, current_job
+from sqla_jobs import (
+    Cancel,
+    Finished,
+    Job,
+    JobMixin,
+    Jobs,
+    JobState,
+    RetryPolicy,
+    Snooze,
+    Synced,
+    Task,
+    Worker,
+    current_job,
+)
 from sqla_jobs.testing import assert_enqueued, drain, enqueued
 
 jobs = Jobs()
@@ -135,6 +148,36 @@ def by_name(session: Session) -> None:
 
     jobs.enqueue(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     jobs.enqueue(session, "shop.send", "a")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+
+
+# -- results ---------------------------------------------------------------------------------------
+
+
+@jobs.task(result=True)
+def count(session: Session, of: str) -> int | None:
+    return len(of)
+
+
+@jobs.task(result=True)
+def ask(session: Session, of: str) -> list[str] | Snooze:
+    return [of] if of else Snooze(dt.timedelta(hours=1))
+
+
+@jobs.task(result=True)
+def end(session: Session) -> str | Snooze | Cancel:
+    return Cancel("no more")
+
+
+def kept(session: Session, scoped: scoped_session[Session], job: Job) -> None:
+    assert_type(send.result(session, 1), bool)
+    assert_type(count.result(session, 1), int | None)
+    assert_type(count.using(queue="slow").result(scoped, job), int | None)
+    assert_type(ask.result(session, job), list[str])
+    assert_type(end.result(session, job), str)
+    count.result(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    count.result(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    count.result(1)  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue]
+    jobs.task(result="yes")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 
 
 # -- mapped objects --------------------------------------------------------------------------------
