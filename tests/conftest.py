@@ -1,6 +1,7 @@
 """Fixtures on a real PostgreSQL. Which one to take:
 
 `session`         what one Session does, looked at through the same Session. The fastest, rolled back.
+`sent`            with it: the statements that it sends.
 `database`        whatever must be committed: workers, second connections, processes, COMMIT itself.
 `lab_database`    the same for tables of cases, one database a file; `Lab` empties its tables.
 `empty_database`  migrations, `create_all`, Alembic: a database without any table.
@@ -11,9 +12,10 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
@@ -105,6 +107,20 @@ def session(_shared: Database) -> Iterator[Session]:
             outer.rollback()
     if ended:
         pytest.fail("the test ended the outer transaction of `session`: let it take `database` instead")
+
+
+@pytest.fixture
+def sent(session: Session) -> Iterator[list[str]]:
+    """The statements that the connection of `session` sends from now on."""
+    statements: list[str] = []
+
+    def note(_: Any, __: Any, sql: str, *___: Any) -> None:
+        statements.append(sql)
+
+    connection = session.connection()
+    event.listen(connection, "before_cursor_execute", note)
+    yield statements
+    event.remove(connection, "before_cursor_execute", note)
 
 
 @pytest.fixture

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import create_engine, event, func, inspect, text
+from sqlalchemy import create_engine, func, inspect, text
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, scoped_session
 
@@ -43,20 +43,6 @@ def rows(session: Session) -> list[dict[str, Any]]:
     """What the jobs are, in the order of their ids."""
     found = session.execute(text(f"SELECT {COLUMNS} FROM sqla_jobs ORDER BY id"))
     return [dict(row._mapping) for row in found]
-
-
-@pytest.fixture
-def sent(session: Session) -> Iterator[list[str]]:
-    """The statements of the Session's connection."""
-    statements: list[str] = []
-
-    def note(_: Any, __: Any, sql: str, *___: Any) -> None:
-        statements.append(sql)
-
-    connection = session.connection()
-    event.listen(connection, "before_cursor_execute", note)
-    yield statements
-    event.remove(connection, "before_cursor_execute", note)
 
 
 # -- what is made ----------------------------------------------------------------------------------

@@ -44,20 +44,6 @@ def batch(monkeypatch: pytest.MonkeyPatch) -> int:
     return 4
 
 
-@pytest.fixture
-def sent(session: Session) -> Iterator[list[str]]:
-    """The statements of the Session's connection."""
-    statements: list[str] = []
-
-    def note(_: Any, __: Any, sql: str, *___: Any) -> None:
-        statements.append(sql)
-
-    connection = session.connection()
-    event.listen(connection, "before_cursor_execute", note)
-    yield statements
-    event.remove(connection, "before_cursor_execute", note)
-
-
 def numbers(session: Session) -> list[int]:
     """What the jobs are to send, in the order of their ids."""
     number = Job.arguments["number"].as_integer()

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytest
-from sqlalchemy import event, insert, text
+from sqlalchemy import insert, text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Jobs
@@ -19,7 +19,7 @@ from sqla_jobs.errors import (
     InvalidArguments,
     TaskDefinitionError,
 )
-from tests.support.shop import Base, Letter, Line, Order, Parcel, Ticket
+from tests.support.shop import Base, Letter, Line, Order, Parcel, Ticket, added
 
 jobs = Jobs()
 
@@ -36,26 +36,6 @@ def ship_all(session: Session, orders: list[Order]) -> None: ...
 def session(session: Session) -> Session:
     Base.metadata.create_all(session.connection())
     return session
-
-
-@pytest.fixture
-def sent(session: Session) -> Iterator[list[str]]:
-    """The first words of the statements that are sent."""
-    statements: list[str] = []
-
-    def note(_: Any, __: Any, sql: str, *___: Any) -> None:
-        statements.append(" ".join(sql.split()[:3]))
-
-    connection = session.connection()
-    event.listen(connection, "before_cursor_execute", note)
-    yield statements
-    event.remove(connection, "before_cursor_execute", note)
-
-
-def added(session: Session, thing: Any) -> Any:
-    session.add(thing)
-    session.flush()
-    return thing
 
 
 def test_a_transient_object_is_refused_when_its_job_is_flushed(session: Session) -> None:
@@ -214,8 +194,40 @@ def test_a_unique_key_may_be_derived_from_an_object_that_is_there(session: Sessi
     again = bill.enqueue(session, order)
     assert again.id == job.id
     assert again.duplicate
-    with pytest.raises(EnqueueError, match="which has no primary key yet; flush it first"):
-        bill.job(Order())
+
+
+Enqueue = Callable[[Jobs[Job], Session, Order], Any]
+ENQUEUES: dict[str, Enqueue] = {
+    "enqueue": lambda registry, session, order: registry.find("once").enqueue(session, order),
+    "by name": lambda registry, session, order: registry.enqueue(session, "once", order=order),
+    "add": lambda registry, session, order: session.add(registry.find("once").job(order)),
+    "many": lambda registry, session, order: registry.enqueue_many(
+        session, map(registry.find("once").job, [order])
+    ),
+}
+
+
+@pytest.mark.parametrize("by", [True, ("order",)], ids=["of all", "of one"])
+@pytest.mark.parametrize("way", ENQUEUES)
+def test_no_unique_key_is_derived_from_an_object_that_is_not_flushed(
+    session: Session, sent: list[str], way: str, by: Any
+) -> None:
+    """A key without the object's would be that of all such objects."""
+    registry = Jobs()
+
+    @registry.task(name="once", unique=by)
+    def bill(session: Session, order: Order) -> None: ...
+
+    order = Order()
+    session.add(order)
+    with pytest.raises(EnqueueError, match=r"derived from <Order, not flushed yet>.*; flush it first"):
+        ENQUEUES[way](registry, session, order)
+    assert sent == [], "the transaction is as it was"
+    session.flush()
+    ENQUEUES[way](registry, session, order)
+    session.flush()
+    key = session.scalar(text("SELECT unique_key FROM sqla_jobs"))
+    assert str(order.id) in str(key)
 
 
 def test_a_row_that_holds_no_key_is_said_to(session: Session) -> None:

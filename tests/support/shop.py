@@ -5,12 +5,14 @@ from __future__ import annotations
 import datetime as dt
 import enum
 import uuid
-from typing import Any
+from typing import Any, TypeVar
 
-from sqlalchemy import CHAR, BigInteger, ForeignKey, Identity, Text, TypeDecorator
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
+from sqlalchemy import CHAR, BigInteger, ForeignKey, Identity, Text, TypeDecorator, text
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, relationship
 
 from sqla_jobs import Job, JobMixin
+
+T = TypeVar("T")
 
 
 class Base(DeclarativeBase):
@@ -135,3 +137,25 @@ class InvoiceJob(JobMixin, CycleBase):
 
     invoice_id: Mapped[int | None] = mapped_column(ForeignKey(Invoice.id))
     invoice: Mapped[Invoice | None] = relationship(foreign_keys=invoice_id)
+
+
+# -- for tests of them -------------------------------------------------------------------------------
+
+
+def added(session: Session, thing: T) -> T:
+    """The object, flushed."""
+    session.add(thing)
+    session.flush()
+    return thing
+
+
+def stored(session: Session, job: Job) -> Any:
+    """The arguments that are in the job's row, which are those of the object too."""
+    found = session.scalar(text("SELECT arguments FROM sqla_jobs WHERE id = :id"), {"id": job.id})
+    assert job.arguments == found
+    return found
+
+
+def begins(statements: list[str]) -> list[str]:
+    """The first three words of each."""
+    return [" ".join(sql.split()[:3]) for sql in statements]

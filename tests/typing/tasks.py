@@ -210,6 +210,53 @@ def objects(session: Session, order: Order) -> None:
 
 
 jobs.task(on_missing="ignore")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+jobs.task(on_missing=None)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+
+
+@jobs.task(on_missing="cancel")
+def unship(session: Session, order: Order) -> None: ...
+
+
+# -- unique jobs -----------------------------------------------------------------------------------
+
+
+@jobs.task(unique=("order", "to"), unique_scope="queued")
+def pack(session: Session, order: int, to: str = "") -> None: ...
+
+
+@jobs.task(unique=True, unique_for=dt.timedelta(hours=1))
+def count(session: Session) -> int:
+    return 1
+
+
+@jobs.task(unique=["order"], unique_scope="active", unique_for=None)
+def unpack(session: Session, order: int) -> None: ...
+
+
+def unique(session: Session) -> None:
+    assert_type(pack.enqueue(session, 1, to="a"), Job)
+    assert_type(count(session), int)
+    assert_type(pack.enqueue(session, 1).duplicate, bool)
+    assert_type(pack.job(1).unique_key, str | None)
+    assert_type(send.using(unique_key="a", unique_scope="queued").enqueue(session, "a"), Job)
+    assert_type(send.using(unique_key="a", unique_for=dt.timedelta(hours=1)).job("a"), Job)
+    assert_type(send.using(unique_key=None).job("a"), Job)
+    assert_type(jobs.using(unique_key="a", unique_scope="active").enqueue(session, "b"), Job)
+    pack.enqueue(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.using(unique_key=7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.using(unique_key="a", unique_scope="ever")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.using(unique_key="a", unique_for=60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    send.using(unique=("to",))  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send.using(on_missing="fail")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    jobs.using(unique_scope="ever")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.using(unique_key=b"a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+jobs.task(unique=7)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+jobs.task(unique={"order"})  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+jobs.task(unique_scope="window")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+jobs.task(unique_for=3600)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+jobs.task(unique_key="order-7")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
 
 # -- definitions that are refused ------------------------------------------------------------------
