@@ -225,7 +225,7 @@ def pack(session: Session, order: int, to: str = "") -> None: ...
 
 
 @jobs.task(unique=True, unique_for=dt.timedelta(hours=1))
-def count(session: Session) -> int:
+def tally(session: Session) -> int:
     return 1
 
 
@@ -235,7 +235,7 @@ def unpack(session: Session, order: int) -> None: ...
 
 def unique(session: Session) -> None:
     assert_type(pack.enqueue(session, 1, to="a"), Job)
-    assert_type(count(session), int)
+    assert_type(tally(session), int)
     assert_type(pack.enqueue(session, 1).duplicate, bool)
     assert_type(pack.job(1).unique_key, str | None)
     assert_type(send.using(unique_key="a", unique_scope="queued").enqueue(session, "a"), Job)
