@@ -15,6 +15,7 @@ them with ``AsyncSession.run_sync``.
     definitions  sync, disable_absent: the schedules of the code, written to their rows
     schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
     pauses     pause, resume, paused, open_queues
+    filters    index_of_claims: whether there is one for those of a filter
     by_hand    run_schedule, switch_schedule: for whoever looks after schedules
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
@@ -23,6 +24,7 @@ from sqla_jobs.lifecycle.by_hand import run_schedule, switch_schedule
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
 from sqla_jobs.lifecycle.definitions import Definition, Synced, disable_absent, sync
 from sqla_jobs.lifecycle.enqueued import Tell, can_insert, enqueue_many, insert
+from sqla_jobs.lifecycle.filters import index_of_claims
 from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join, remove
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
@@ -125,6 +127,7 @@ __all__ = [
     "health",
     "heartbeat",
     "hold",
+    "index_of_claims",
     "insert",
     "is_keyed",
     "join",

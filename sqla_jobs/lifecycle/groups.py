@@ -14,7 +14,7 @@ from sqla_jobs import statements
 from sqla_jobs.lifecycle.jobs import Claimed, Mark, behind, claim, claimed
 from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection, target
 from sqla_jobs.outcome import Outcome
-from sqla_jobs.statements import IS_NEW, IS_ORDINARY
+from sqla_jobs.statements import IS_NEW, IS_ORDINARY, Filter
 
 
 def claim_either(
@@ -26,13 +26,14 @@ def claim_either(
     *,
     innocent: bool = False,
     mark: Mark | None = None,
+    only: Filter | None = None,
     now: dt.datetime | None = None,
 ) -> tuple[Claimed, bool] | None:
     """Claim the next job in the lane that it is for; None: there is none.
 
     Parameters:
         fast: the names of the tasks that may run in the fast lane.
-        innocent, mark: as for `claim`.
+        innocent, mark, only: as for `claim`.
 
     Returns:
         The job, and whether it is ``running`` and for the caller to commit at once; else it is locked.
@@ -41,7 +42,7 @@ def claim_either(
     rows = fetch(
         connection,
         model,
-        statements.claim_either(model, not chosen, innocent, mark is not None),
+        statements.claim_either(model, not chosen, innocent, mark is not None, only),
         p_worker_id=worker_id,
         fast=list(fast),
         now=now,
@@ -59,6 +60,7 @@ def join(
     fast: Sequence[str],
     limit: int,
     *,
+    only: Filter | None = None,
     now: dt.datetime | None = None,
 ) -> list[Claimed]:
     """Lock up to ``limit`` more fast-lane jobs in the transaction that has locked the first.
@@ -69,7 +71,7 @@ def join(
     rows = fetch(
         connection,
         model,
-        statements.join(model, not chosen, limit),
+        statements.join(model, not chosen, limit, only),
         p_worker_id=first.worker_id,
         fast=list(fast),
         now=now,
@@ -157,6 +159,7 @@ def exchange(
     outcomes: Sequence[Outcome] = (),
     innocent: bool = False,
     mark: Mark | None = None,
+    only: Filter | None = None,
     now: dt.datetime | None = None,
 ) -> tuple[set[int], list[Claimed]]:
     """Record that running jobs of this worker have succeeded, and claim up to ``limit`` others.
@@ -164,15 +167,16 @@ def exchange(
     Parameters:
         done: jobs that have written nothing.
         outcomes: of each, for its result and its progress; none: there are none.
-        innocent, mark: as for `claim`.
+        innocent, mark, only: as for `claim`.
 
     Returns:
         The ids of those whose claim still held; and the jobs that were claimed.
     """
+    given: dict[str, Any]
     if not done:
-        jobs = claim(session, model, worker_id, queues, limit=limit, innocent=innocent, mark=mark, now=now)
-        return set(), jobs
-    given: dict[str, Any] = {
+        given = {"limit": limit, "innocent": innocent, "mark": mark, "only": only, "now": now}
+        return set(), claim(session, model, worker_id, queues, **given)
+    given = {
         "ids": [job.id for job in done],
         "claims": [job.claim for job in done],
         "p_worker_id": worker_id,
@@ -183,6 +187,6 @@ def exchange(
     if not limit:
         return {row[0] for row in fetch(session, model, statements.finish_running(model, more), **given)}, []
     chosen = selection(queues)
-    statement = statements.exchange(model, not chosen, innocent, limit, mark is not None, more)
+    statement = statements.exchange(model, not chosen, innocent, limit, mark is not None, more, only)
     rows = fetch(session, model, statement, **given, **chosen, **behind(mark))
     return {row[0] for row in rows if not row[IS_NEW]}, [claimed(row) for row in rows if row[IS_NEW]]

@@ -17,6 +17,7 @@ from sqla_jobs.lifecycle.pauses import open_queues, paused
 from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome
+from sqla_jobs.statements import Filter
 
 JobT = TypeVar("JobT", bound=JobMixin)
 
@@ -131,6 +132,7 @@ def claim(
     limit: int = 1,
     innocent: bool = False,
     mark: Mark | None = None,
+    only: Filter | None = None,
     now: dt.datetime | None = None,
 ) -> list[Claimed]:
     """Ordinary lane: make up to ``limit`` queued jobs ``running`` for this worker.
@@ -140,12 +142,13 @@ def claim(
     Parameters:
         innocent: only jobs that no worker has died of yet.
         mark: only jobs behind it, of its priority; what has come before it since is not seen.
+        only: only jobs that satisfy it.
     """
     chosen = selection(queues)
     rows = fetch(
         session,
         model,
-        statements.claim(model, not chosen, innocent, limit, mark is not None),
+        statements.claim(model, not chosen, innocent, limit, mark is not None, only),
         p_worker_id=worker_id,
         now=now,
         **chosen,
@@ -306,19 +309,21 @@ def has_work(
     queues: Sequence[str] | None = None,
     *,
     closed: Collection[str] = (),
+    only: Filter | None = None,
     now: dt.datetime | None = None,
 ) -> bool:
     """Whether a job is queued or due, locked or not, or runs under this worker.
 
     Parameters:
         closed: not in these of the queues.
+        only: what is queued or due has to satisfy it.
     """
     chosen: dict[str, Any] = {}
     if queues:
         chosen = {"queues": open_queues(session, model, queues, closed)}
     elif closed:
         chosen = {"closed": list(closed)}
-    statement = statements.has_work(model, not queues, "closed" in chosen)
+    statement = statements.has_work(model, not queues, "closed" in chosen, only)
     return bool(execute(session, model, statement, p_worker_id=worker_id, now=now, **chosen).scalar_one())
 
 

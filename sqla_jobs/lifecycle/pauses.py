@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import statements, wakeup
 from sqla_jobs.lifecycle.sent import Model, execute
+from sqla_jobs.statements import Filter
 
 
 def pause(session: Session, model: Model, queue: str, *, now: dt.datetime | None = None) -> bool:
@@ -32,14 +33,19 @@ def paused(session: Session | Connection, model: Model) -> frozenset[str]:
 
 
 def open_queues(
-    session: Session | Connection, model: Model, queues: Sequence[str] | None, closed: Collection[str]
+    session: Session | Connection,
+    model: Model,
+    queues: Sequence[str] | None,
+    closed: Collection[str],
+    only: Filter | None = None,
 ) -> list[str]:
     """Those of the queues that are not closed, in the order in which they are to be looked at.
 
     Parameters:
         queues: None or empty: all that have queued jobs, the one whose first job is the next one first.
+        only: those that have jobs that satisfy it; not asked of a list of queues.
     """
     if queues:
         return [queue for queue in queues if queue not in closed]
-    found = execute(session, model, statements.open_queues(model), closed=list(closed))
+    found = execute(session, model, statements.open_queues(model, only), closed=list(closed))
     return [row[0] for row in found]

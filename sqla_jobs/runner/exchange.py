@@ -13,6 +13,7 @@ from sqla_jobs.lifecycle import Claimed, Mark
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import SUCCEEDED, Outcome
 from sqla_jobs.runner.trail import Trail
+from sqla_jobs.statements import Filter
 
 _STEPS: Final = (16, 8, 4, 2, 1, 0)
 """How many jobs are asked for at once. A statement's LIMIT is part of its text; so there are few texts."""
@@ -160,20 +161,22 @@ class Exchange:
         mine = [each for each in done if each.job.worker_id == worker_id]
         for former in {each.job.worker_id for each in done} - {worker_id}:  # it was taken for dead meanwhile
             assert former is not None
-            self._exchange(former, None, [each for each in done if each.job.worker_id == former], 0, None)
+            theirs = [each for each in done if each.job.worker_id == former]
+            self._exchange(former, None, theirs, 0)
         limit = next(step for step in _STEPS if step <= len(hungry))
         asked, handed_in = 0, False
 
-        def look(where: Sequence[str] | None, mark: Mark | None) -> list[Claimed]:
+        def look(where: Sequence[str] | None, mark: Mark | None, only: Filter | None) -> list[Claimed]:
             nonlocal asked, handed_in
-            asked, jobs = self._exchange(worker_id, where, [] if handed_in else mine, limit, mark)
+            left = [] if handed_in else mine
+            asked, jobs = self._exchange(worker_id, where, left, limit, mark, only)
             handed_in = True
             return jobs
 
-        found = (self._trail.claim(queues, look) if limit else look(None, None)) or []
+        found = (self._trail.claim(queues, look) if limit else look(None, None, None)) or []
         if len(found) < asked and asked > 1:  # those that a worker has died of were passed over
-            asked, more = self._exchange(worker_id, queues, [], 1, None)
-            found = [*found, *more]
+            limit = 1
+            found = [*found, *(self._trail.everywhere(queues, look) or ())]
             asked = len(found) + 1
         for place, wish in enumerate(hungry):
             wish.job = found[place] if place < len(found) else None
@@ -186,7 +189,8 @@ class Exchange:
         queues: Sequence[str] | None,
         done: Sequence[_Done],
         limit: int,
-        mark: Mark | None,
+        mark: Mark | None = None,
+        only: Filter | None = None,
     ) -> tuple[int, list[Claimed]]:
         """Send it; returns how many were asked for, and those that were got."""
         if not (done or limit):
@@ -210,6 +214,7 @@ class Exchange:
                     outcomes=[each.wish.outcome for each in done],
                     innocent=not guilty,
                     mark=mark,
+                    only=only,
                 )
             )
         finally:

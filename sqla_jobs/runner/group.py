@@ -22,8 +22,8 @@ from sqla_jobs.runner.failures import is_conflict, is_lost
 from sqla_jobs.runner.lane import Runner, delay_for
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
 from sqla_jobs.runner.sessions import apart, discard
-from sqla_jobs.runner.trail import Trail
 from sqla_jobs.scope import GroupScope, Interrupter
+from sqla_jobs.statements import Filter
 from sqla_jobs.tasks import RunningJob, running
 
 log = logging.getLogger("sqla_jobs")
@@ -47,6 +47,15 @@ class Pace:
         """A group of so many jobs took so long to run."""
         fits = int(BUDGET * jobs / seconds) if seconds else self.size * 2
         self.size = max(1, min(fits, self.size * 2, 50))
+
+
+class _First(NamedTuple):
+    """The job that a group begins with, or one of the ordinary lane; and where others are that may join."""
+
+    job: Claimed
+    is_ordinary: bool
+    queues: Sequence[str] | None
+    only: Filter | None
 
 
 class _Run(NamedTuple):
@@ -103,7 +112,7 @@ class Groups:
         self._model = runner.model
         self._begins = begins
         self._may_go_on = may_go_on
-        self._trail = Trail(runner.peers.heard, never=runner.peers.drains)
+        self._trail = runner.new_trail()
 
     def work(
         self, worker_id: int, queues: Sequence[str] | None, pace: Pace, *, innocent: bool = False
@@ -117,43 +126,45 @@ class Groups:
             try:
                 connection = _home(session, self._model)
                 found = self._claim(connection, worker_id, queues, innocent)
-                if found is not None and not found[1]:
-                    return self._group(session, connection, found[0], queues, pace)
+                if found is not None and not found.is_ordinary:
+                    return self._group(session, connection, found, pace)
                 # Also if there is nothing: after a ROLLBACK the driver forgets what it has prepared.
                 session.commit()
             except BaseException as error:
                 discard(session, error)
                 raise
-            return None if found is None else found[0]
+            return None if found is None else found.job
 
     def _claim(
         self, connection: Connection, worker_id: int, queues: Sequence[str] | None, innocent: bool
-    ) -> tuple[Claimed, bool] | None:
+    ) -> _First | None:
         fast = list(self._registry.fast)
 
-        def look(where: Sequence[str] | None, mark: Mark | None) -> tuple[Claimed, bool] | None:
-            return lifecycle.claim_either(
-                connection, self._model, worker_id, where, fast, innocent=innocent, mark=mark
+        def look(where: Sequence[str] | None, mark: Mark | None, only: Filter | None) -> _First | None:
+            found = lifecycle.claim_either(
+                connection, self._model, worker_id, where, fast, innocent=innocent, mark=mark, only=only
             )
+            return found and _First(*found, where, only)
 
-        found = self._trail.claim(queues, look)
-        self._trail.left([found[0]] if found else [])
-        return found
+        first = self._trail.claim(queues, look)
+        self._trail.left([first.job] if first else [])
+        return first
 
     def _group(
         self,
         session: Session,
         connection: Connection,
-        first: Claimed,
-        queues: Sequence[str] | None,
+        first: _First,
         pace: Pace,
     ) -> list[Finished]:
         fast = self._registry.fast
-        jobs = [first]
-        more = min(pace.size, fast[first.task]) - 1
+        jobs = [first.job]
+        more = min(pace.size, fast[first.job.task]) - 1
         if more:
             step = next(each for each in _STEPS if each <= more)
-            jobs += lifecycle.join(connection, self._model, first, queues, list(fast), step)
+            jobs += lifecycle.join(
+                connection, self._model, first.job, first.queues, list(fast), step, only=first.only
+            )
             self._trail.left(jobs)
         scope = GroupScope(session, self._model)
         ended: list[Finished] | None = None

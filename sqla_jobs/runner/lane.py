@@ -33,6 +33,7 @@ from sqla_jobs.scope import (
     keep_in_registry,
     stand_guard,
 )
+from sqla_jobs.statements import Filter
 from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, running
 
 T = TypeVar("T")
@@ -60,6 +61,7 @@ class Runner:
         persist: calls a function that talks to the database, again and again while the database
             cannot be reached; a worker gives its own, which backs off and ends with the worker.
         peers: what the threads that share this know of each other.
+        only: which jobs are claimed; None: any.
     """
 
     def __init__(
@@ -68,6 +70,7 @@ class Runner:
         sessions: Sessions,
         persist: Callable[[Callable[[], Any]], Any],
         peers: Peers | None = None,
+        only: Filter | None = None,
     ) -> None:
         self.registry = registry
         self.model: type[JobMixin] = registry.model
@@ -77,13 +80,18 @@ class Runner:
         stand_guard(self.engine)
         self._kept = Kept(self.engine)
         self.peers = peers or Peers()
-        self._trail = Trail(self.peers.heard, never=self.peers.drains)
+        self.only = only
+        self._trail = self.new_trail()
         # Not again if its answer is lost: it may stand.
         self._exchange = Exchange(
             self.model, lambda verb: self.at_once(verb, again=False), self.peers, self._trail
         )
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)
+
+    def new_trail(self) -> Trail:
+        """What the claims of some threads follow, each from the one before."""
+        return Trail(self.peers.heard, never=self.peers.drains, only=self.only)
 
     def claim(self, worker_id: int, queues: Sequence[str] | None) -> Claimed | None:
         """Claim the next job, committed; None: there is none."""
@@ -293,11 +301,10 @@ class Runner:
         """
         held: set[int] = set()
 
-        def look(where: Sequence[str] | None, mark: Mark | None) -> list[Claimed]:
+        def look(where: Sequence[str] | None, mark: Mark | None, only: Filter | None) -> list[Claimed]:
             nonlocal done, outcomes
-            finished, jobs = lifecycle.exchange(
-                connection, self.model, worker_id, done, where, 1, outcomes=outcomes, innocent=True, mark=mark
-            )
+            options: Any = {"outcomes": outcomes, "innocent": True, "mark": mark, "only": only}
+            finished, jobs = lifecycle.exchange(connection, self.model, worker_id, done, where, 1, **options)
             held.update(finished)
             done = outcomes = ()
             return jobs

@@ -1,4 +1,4 @@
-"""Where the next claim may begin to look."""
+"""Where the next claim looks."""
 
 from __future__ import annotations
 
@@ -8,15 +8,19 @@ from dataclasses import dataclass
 from typing import Final, Protocol, TypeVar
 
 from sqla_jobs.lifecycle import Claimed, Mark
+from sqla_jobs.statements import Filter
+from sqla_jobs.tasks import OWN_QUEUE
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 
 class Look(Protocol[T_co]):
-    """Looks for jobs in queues, behind a mark or from the beginning."""
+    """Looks for jobs in queues, behind a mark or from the beginning, and only for those of a filter."""
 
-    def __call__(self, queues: Sequence[str] | None, mark: Mark | None, /) -> T_co | None: ...
+    def __call__(
+        self, queues: Sequence[str] | None, mark: Mark | None, only: Filter | None, /
+    ) -> T_co | None: ...
 
 
 BLIND: Final = 1.0
@@ -46,26 +50,40 @@ class Trail:
     Parameters:
         heard: counts what this worker was told of.
         never: the worker drains: it may not end while there is a job before the mark.
+        only: which jobs the worker claims. The library's own queue is looked at without it, if there is
+            nothing else: somebody has to keep the house.
     """
 
-    def __init__(self, heard: Callable[[], int], *, never: bool = False) -> None:
+    def __init__(self, heard: Callable[[], int], *, never: bool = False, only: Filter | None = None) -> None:
         self._heard = heard
         self._never = never
+        self._only = only
         self._place: _Place | None = None
 
     def claim(self, queues: Sequence[str] | None, look: Look[T]) -> T | None:
         """Look behind the mark, and if there is nothing, everywhere.
 
         Parameters:
-            look: looks in queues, behind a mark or from the beginning.
+            look: looks in queues, behind a mark or from the beginning, for jobs of a filter.
         """
         place = self._behind(queues)
         if place is not None:
-            found = look(None if queues is None else queues[:1], place.mark)
+            found = look(None if queues is None else queues[:1], place.mark, self._only)
             if found:
                 return found
         self._place = None
-        return look(queues, None)
+        return self.everywhere(queues, look)
+
+    def everywhere(self, queues: Sequence[str] | None, look: Look[T]) -> T | None:
+        """`claim`, from the beginning."""
+        if self._only is None:
+            return look(queues, None, None)
+        filtered = queues and [queue for queue in queues if queue != OWN_QUEUE]
+        found = None
+        if queues is None or filtered:  # an empty list would be any queue
+            found = look(filtered, None, self._only)
+        keeps_house = not self._never if queues is None else OWN_QUEUE in queues
+        return look([OWN_QUEUE], None, None) if not found and keeps_house else found
 
     def _behind(self, queues: Sequence[str] | None) -> _Place | None:
         # Of several queues only the first can be looked through from a mark: what comes into it while the

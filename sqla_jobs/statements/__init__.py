@@ -19,6 +19,8 @@
     schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
     notices      notify, listen, and what the listening connection needs
     workers      register, heartbeat, goodbye, bury, forget, known, health: the processes
+    filters      which jobs a worker claims: a condition of the application's own
+    claim_index  index_ddl, explain_claim, plan_by_index: the index of a filtered claim
     terms        what the statements are made of
 
 Each is built once per model and cached. They are Core statements on the models' tables, so that an
@@ -40,6 +42,7 @@ would be cheaper on a small table and ruinous on a large one. tests/test_plans.p
 
 from sqla_jobs.statements.by_hand import run_schedule, switch_schedule
 from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
+from sqla_jobs.statements.claim_index import UNFILTERED, explain_claim, index_ddl, plan_by_index
 from sqla_jobs.statements.definitions import (
     asserted,
     clock,
@@ -57,6 +60,7 @@ from sqla_jobs.statements.enqueued import (
     left_to_the_table,
     set_arguments,
 )
+from sqla_jobs.statements.filters import Filter, filter_of
 from sqla_jobs.statements.finished import (
     PRUNE_BATCH,
     Reference,
@@ -114,6 +118,12 @@ from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbea
 
 __all__ = [
     "CLAIMED",
+    "UNFILTERED",
+    "Filter",
+    "explain_claim",
+    "filter_of",
+    "index_ddl",
+    "plan_by_index",
     "ENQUEUED",
     "IS_NEW",
     "IS_ORDINARY",

@@ -26,8 +26,9 @@ from sqlalchemy import (
     update,
 )
 
+from sqla_jobs.statements.filters import Filter
 from sqla_jobs.statements.liveness import died_lately, is_doubtful, is_free
-from sqla_jobs.statements.queued import following, registered, run_under
+from sqla_jobs.statements.queued import eligible, following, run_under
 from sqla_jobs.statements.terms import (
     CLAIMED,
     ONE,
@@ -72,7 +73,9 @@ def _waiting(job: Table) -> list[ColumnElement[Any]]:
 
 
 @once
-def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) -> Executable:
+def claim_either(
+    model: Model, any_queue: bool, innocent: bool, marked: bool, only: Filter | None = None
+) -> Executable:
     """The next job, in the lane that it is for: the columns of a claim, and whether it is the ordinary one.
 
     A job of one of the tasks in ``:fast`` is locked, and stays ``queued``: it is for the caller to run and
@@ -85,10 +88,9 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
     dead workers in the shared form. Indexes as for `claim`.
     """
     job, worker = job_table(model), worker_table(model)
-    alive = registered(model)
-    eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
     columns = [*_waiting(job), job.c.unique_scope]
-    picked = following(job, any_queue, *columns, where=eligible, marked=marked).cte("picked")
+    wanted = eligible(model, innocent, only)
+    picked = following(job, any_queue, *columns, where=wanted, marked=marked).cte("picked")
     others = worker.c.id != bindparam("p_worker_id", type_=BigInteger)
     died = or_(is_free(worker, true()), died_lately(worker), and_(others, is_doubtful(worker)))
     somebody_died = select(worker.c.id).where(died).exists()
@@ -111,13 +113,14 @@ def claim_either(model: Model, any_queue: bool, innocent: bool, marked: bool) ->
 
 
 @once
-def join(model: Model, any_queue: bool, limit: int) -> Executable:
+def join(model: Model, any_queue: bool, limit: int, only: Filter | None = None) -> Executable:
     """More fast-lane jobs for a transaction that has one: those of the tasks in ``:fast``, in their order.
 
     Parameters: ``fast``, ``p_worker_id``, ``now``, ``queues`` unless ``any_queue``, and as a mark (see
     `following`) the job that it has. Looks at the next `NEAR` rows behind that, and locks up to ``limit`` of
-    them, passing over locked ones; of another task none is locked. Indexes: as for `claim`, then the primary
-    key. Without the mark the planner, where its statistics are old, sorts the backlog for so many rows.
+    them, passing over locked ones; of another task none is locked. ``only``: see `claim`. Indexes: as for
+    that, then the primary key. Without the mark the planner, where its statistics are old, sorts the backlog
+    for so many rows.
     """
     job = job_table(model)
     near = following(
@@ -125,12 +128,13 @@ def join(model: Model, any_queue: bool, limit: int) -> Executable:
         any_queue,
         *(job.c.id, job.c.task, job.c.crashes),
         limit=NEAR,
-        where=registered(model),
+        where=eligible(model, False, only),
         marked=True,
         locked=False,
     ).cte("near")
     # As for the queues of a claim: the lateral runs in the order of the rows, and locks until there are
     # enough. A row that was changed meanwhile is compared again.
+    unchanged = [] if only is None else [only.clause]
     got = (
         select(*_waiting(job))
         .where(
@@ -138,6 +142,7 @@ def join(model: Model, any_queue: bool, limit: int) -> Executable:
             job.c.state.op("||")(text("''")) == state("queued"),  # see finish
             job.c.crashes < ONE,
             not_(is_for_workers(job)),
+            *unchanged,
         )
         .with_for_update(skip_locked=True, key_share=True)
         .lateral("got")

@@ -7,6 +7,7 @@ from typing import Any
 from sqlalchemy import ARRAY, Executable, Table, Text, bindparam, func, null, select, true, update
 from sqlalchemy.dialects.postgresql import insert
 
+from sqla_jobs.statements.filters import Filter
 from sqla_jobs.statements.terms import Model, job_table, now, once, queue_table, rows, state
 
 
@@ -47,14 +48,18 @@ def paused(model: Model) -> Executable:
     return select(row.c.name).where(row.c.paused_at.is_not(None))
 
 
-def heads(job: Table) -> Any:
+def heads(job: Table, only: Filter | None = None) -> Any:
     """The first queued job of each queue, locked or not, as a CTE: its queue and what it is ordered by.
+
+    ``only``: the first that satisfies the filter, of each queue that has such jobs.
 
     From one queue to the next by the index, so that it reads one entry of each, whatever their backlogs.
     """
     columns = [job.c.queue, job.c.priority, job.c.run_at, job.c.id]
     order: list[Any] = [job.c.queue, job.c.priority.desc(), job.c.run_at, job.c.id]
     queued = select(*columns).where(job.c.state == state("queued")).order_by(*order).limit(rows(1))
+    if only is not None:
+        queued = queued.where(only.clause)
     first = queued.subquery("first_head")
     head = select(first).cte("head", recursive=True)
     following = queued.where(job.c.queue > head.c.queue).correlate(head).lateral("next_head")
@@ -62,12 +67,13 @@ def heads(job: Table) -> Any:
 
 
 @once
-def open_queues(model: Model) -> Executable:
+def open_queues(model: Model, only: Filter | None = None) -> Executable:
     """The queues that have queued jobs and are not among ``:closed``, the one of the next job first.
 
-    Locks nothing. Index: ``ix_sqla_jobs_claim``, of which it reads one entry for each queue that has any.
+    ``only``: those that have jobs that satisfy the filter. Locks nothing. Index: ``ix_sqla_jobs_claim``, or
+    that of `index_ddl`, of which it reads one entry for each queue that has any.
     """
-    head = heads(job_table(model))
+    head = heads(job_table(model), only)
     return (
         select(head.c.queue)
         .where(head.c.queue != func.all(bindparam("closed", type_=ARRAY(Text))))

@@ -23,6 +23,7 @@ from sqlalchemy import (
     update,
 )
 
+from sqla_jobs.statements.filters import Filter
 from sqla_jobs.statements.liveness import lives
 from sqla_jobs.statements.terms import (
     ONE,
@@ -100,6 +101,19 @@ def registered(model: Model) -> ColumnElement[bool]:
     return mine.scalar_subquery().is_not(None)
 
 
+def eligible(model: Model, innocent: bool, only: Filter | None) -> ColumnElement[bool]:
+    """Which queued jobs the worker of ``:p_worker_id`` may claim.
+
+    ``innocent``: only those that no worker has died of; ``only``: those that satisfy its filter.
+    """
+    conditions = [registered(model)]
+    if innocent:
+        conditions.append(job_table(model).c.crashes < ONE)
+    if only is not None:
+        conditions.append(only.clause)
+    return and_(*conditions)
+
+
 def run_under(job: Table) -> dict[str, Any]:
     """What makes a queued job ``running`` for ``:p_worker_id``."""
     return {
@@ -114,21 +128,25 @@ def run_under(job: Table) -> dict[str, Any]:
 
 @once
 def claim(
-    model: Model, any_queue: bool, innocent: bool = False, limit: int = 1, marked: bool = False
+    model: Model,
+    any_queue: bool,
+    innocent: bool = False,
+    limit: int = 1,
+    marked: bool = False,
+    only: Filter | None = None,
 ) -> Executable:
     """Ordinary lane: ``queued`` -> ``running`` for up to ``limit`` jobs, for ``:p_worker_id``.
 
     Parameters: ``p_worker_id``, ``now``, ``queues`` unless ``any_queue``, those of `following`.
-    ``innocent``: only jobs that no worker has died of.
+    ``innocent``, ``only``: see `eligible`.
     Nothing if that worker has no row: it was taken for dead. Locks the rows it takes, passing over
-    locked ones. Index: ``ix_sqla_jobs_claim``, or ``ix_sqla_jobs_claim_any``. The CTE is there
-    because an UPDATE with a LIMIT in a plain subquery may run that subquery more than once, and then
-    takes more than the limit.
+    locked ones. Index: ``ix_sqla_jobs_claim``, or ``ix_sqla_jobs_claim_any``; with ``only`` that of
+    `index_ddl`, or else it reads past all that it may not claim. The CTE is there because an UPDATE with a
+    LIMIT in a plain subquery may run that subquery more than once, and then takes more than the limit.
     """
     job = job_table(model)
-    alive = registered(model)
-    eligible = and_(alive, job.c.crashes < ONE) if innocent else alive
-    picked = following(job, any_queue, job.c.id, limit=limit, where=eligible, marked=marked).cte("picked")
+    wanted = eligible(model, innocent, only)
+    picked = following(job, any_queue, job.c.id, limit=limit, where=wanted, marked=marked).cte("picked")
     return (
         update(job)
         .where(is_(job.c.id, picked.c.id))

@@ -32,6 +32,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects.postgresql import JSONB
 
 from sqla_jobs.outcome import HISTORY_LIMIT
+from sqla_jobs.statements.filters import Filter
 from sqla_jobs.statements.liveness import lives
 from sqla_jobs.statements.queued import claim
 from sqla_jobs.statements.terms import (
@@ -180,7 +181,13 @@ def check_constraints() -> Executable:
 
 @once
 def exchange(
-    model: Model, any_queue: bool, innocent: bool, limit: int, marked: bool, more: bool = False
+    model: Model,
+    any_queue: bool,
+    innocent: bool,
+    limit: int,
+    marked: bool,
+    more: bool = False,
+    only: Filter | None = None,
 ) -> Executable:
     """`finish_running` and `claim` in one statement, and so with one commit.
 
@@ -188,7 +195,7 @@ def exchange(
     and indexes: those of the two.
     """
     done: Any = finish_running(model, more)
-    following: Any = claim(model, any_queue, innocent, limit, marked)
+    following: Any = claim(model, any_queue, innocent, limit, marked, only)
     finished, taken = done.cte("finished"), following.cte("taken")
     nothing = [null() for _ in CLAIMED[1:]]
     return union_all(

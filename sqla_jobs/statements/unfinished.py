@@ -6,6 +6,7 @@ from typing import Any
 
 from sqlalchemy import ARRAY, BigInteger, ColumnElement, Executable, Text, bindparam, func, or_, select, true
 
+from sqla_jobs.statements.filters import Filter
 from sqla_jobs.statements.pauses import heads
 from sqla_jobs.statements.terms import Model, each_queue, is_, job_table, now, once, queues, rows, state
 
@@ -31,12 +32,12 @@ def remaining(model: Model, any_queue: bool) -> Executable:
 
 
 @once
-def has_work(model: Model, any_queue: bool, closed: bool = False) -> Executable:
+def has_work(model: Model, any_queue: bool, closed: bool = False, only: Filter | None = None) -> Executable:
     """Whether a job is queued or due, or runs under ``:p_worker_id``. Locks nothing.
 
     Parameters: ``p_worker_id``, ``now``, and ``queues`` unless ``any_queue``; with that, if ``closed``, those
-    in which nothing is looked for. Unlike a claim it sees
-    locked rows: one that another worker promotes at this moment is work. Stops at the first row that
+    in which nothing is looked for. ``only``: what is queued or due has to satisfy the filter. Unlike a claim
+    it sees locked rows: one that another worker promotes at this moment is work. Stops at the first row that
     it finds; indexes: ``ix_sqla_jobs_claim`` or ``_claim_any``, ``ix_sqla_jobs_promote``,
     ``ix_sqla_jobs_rescue``.
     """
@@ -45,9 +46,11 @@ def has_work(model: Model, any_queue: bool, closed: bool = False) -> Executable:
     due = select(job.c.id).where(job.c.state == state("scheduled"), job.c.run_at <= now())
     mine = is_(job.c.worker_id, bindparam("p_worker_id", type_=BigInteger))
     running = select(job.c.id).where(job.c.state == state("running"), mine)
+    if only is not None:
+        queued, due = queued.where(only.clause), due.where(only.clause)
     if any_queue and closed:
         others = bindparam("closed", type_=ARRAY(Text))
-        head = heads(job)
+        head = heads(job, only)
         queued = select(head.c.id).where(head.c.queue != func.all(others)).limit(rows(1))
         due = due.where(job.c.queue != func.all(others))
     elif any_queue:

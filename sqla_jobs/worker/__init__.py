@@ -8,6 +8,7 @@ upkeep          two threads that run no jobs: heartbeats, and ticks (promote, re
 timer           the third: polls, timeouts, the end of the grace period
 outages         what to do while the database cannot be reached
 signals         SIGTERM and SIGINT
+claims          which jobs it claims, and the index for that
 memory          how much of it the process has
 pauses          which queues it may claim from
 pool            whether the application's is large enough
@@ -27,7 +28,7 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, SQLColumnExpression
 from typing_extensions import Self
 
 from sqla_jobs import migrations
@@ -37,6 +38,7 @@ from sqla_jobs.runner import Finished, Peers, Runner, check_level
 from sqla_jobs.scheduler import Schedules
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import OWN_QUEUE, Registry, Sessions, check_queues, sessions_of
+from sqla_jobs.worker.claims import check_filter, look_for_index
 from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.hands import Hands, Limits
 from sqla_jobs.worker.news import Announcer
@@ -82,6 +84,8 @@ class Worker:
         replaceable: the process is started anew when it ends: stop if a job cannot be interrupted.
         drain: stop when nothing is queued or due in these queues, nor running here, any more. Schedules
             are left to other workers.
+        where: a condition on the columns of the job model: only jobs that satisfy it are claimed, but for
+            those of the library's own queue. Its values become constants in the statements. None: any job.
         on_failure: called with the worker and a `Finished` after a run that failed, retried or not.
         on_finish: called after every run, after ``on_failure``. Both after the commit; what they
             raise is logged and changes nothing, except that SystemExit ends the thread.
@@ -106,6 +110,7 @@ class Worker:
         max_memory: int | None = None,
         replaceable: bool = False,
         drain: bool = False,
+        where: SQLColumnExpression[bool] | None = None,
         on_failure: Hook | None = None,
         on_finish: Hook | None = None,
     ) -> None:
@@ -130,6 +135,7 @@ class Worker:
         self.queues = check_queues(queues)
         self.threads = threads
         self.drain = drain
+        self._only = None if where is None else check_filter(registry.model, where, self.queues)
         self._sessions = sessions_of(source)
         self._limit = heartbeat_limit
         self._on_failure, self._on_finish = on_failure, on_finish
@@ -175,12 +181,16 @@ class Worker:
         model = self.registry.model
         crew = self._crew
         peers = Peers(crew.take_suspects, crew.leave_suspects, lambda: crew.heard, self.drain)
-        self._runner = Runner(self.registry, self._sessions, partial(persist, crew, self._limit), peers)
+        self._runner = Runner(
+            self.registry, self._sessions, partial(persist, crew, self._limit), peers, self._only
+        )
         check_pool(self._runner.engine, self.threads)
         if self.registry.fast:
             check_level(self._runner, next(iter(self.registry.fast)))
         with self._runner.engine.connect() as connection:
             migrations.check(connection, job_table(model).schema)
+        if self._only is not None:
+            look_for_index(self._runner, self._only, self.queues)
         self._registration = Registration(
             self._runner,
             self.registry,

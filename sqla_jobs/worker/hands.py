@@ -260,9 +260,9 @@ class Hands:
     def _is_empty(self) -> bool:
         model, worker_id, queues = self._registry.model, self._registration.worker_id, self._queues
         try:
-            closed = self._pauses.closed()
+            closed, only = self._pauses.closed(), self._runner.only
             return not self._runner.transact(
-                lambda s: lifecycle.has_work(s, model, worker_id, queues, closed=closed)
+                lambda s: lifecycle.has_work(s, model, worker_id, queues, closed=closed, only=only)
             )
         except Exception as error:
             report("looking for jobs that are left", error, 1)

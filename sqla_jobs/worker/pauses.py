@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from sqla_jobs import lifecycle
 from sqla_jobs.runner import Runner
+from sqla_jobs.tasks import OWN_QUEUE
 
 _AGE: Final = 0.9
 """Seconds after which what is known is read again before a claim: a pause is obeyed within a second."""
@@ -67,7 +68,13 @@ class Pauses:
         closed = self.closed()
         if not closed:
             return self._queues
-        return self._runner.at_once(lambda s: lifecycle.open_queues(s, self._model, self._queues, closed))
+        only = self._runner.only
+        found = self._runner.at_once(
+            lambda s: lifecycle.open_queues(s, self._model, self._queues, closed, only)
+        )
+        if only is not None and self._queues is None and OWN_QUEUE not in {*found, *closed}:
+            found.append(OWN_QUEUE)  # to which no filter applies
+        return found
 
     def _is_current(self, known: _Known) -> bool:
         if known.closed and known.heard != self._heard():
