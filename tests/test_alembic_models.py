@@ -136,3 +136,49 @@ def test_alembic_utils_and_hooks_of_the_application(empty_database: Database, tm
 
     app.run("downgrade", "shop0001")
     assert app.objects() == before
+
+
+LOOK = """
+import os
+from sqlalchemy import create_engine
+from sqlalchemy.orm import Session
+from shop.claims import Job, where
+from sqla_jobs import lifecycle
+from sqla_jobs.statements import filter_of, index_ddl
+
+only = filter_of(Job, where)
+engine = create_engine(os.environ["DATABASE_URL"])
+with Session(engine) as session:
+    print(*(lifecycle.index_of_claims(session, Job, queues, only) for queues in (None, ["a"])))
+for any_queue in (True, False):
+    print(index_ddl(Job, any_queue, only, engine.dialect))
+engine.dispose()
+"""
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [{"SHOP_OWN": "1"}, {"SHOP_OWN": "1", "SHOP_SCHEMA": "jobs", "SHOP_INCLUDE_SCHEMAS": "1"}, {}],
+    ids=["own", "own, in a schema", "the library's"],
+)
+@pytest.mark.parametrize("by_hand", [False, True], ids=["by autogenerate", "by hand"])
+def test_the_indexes_of_a_claim_filter(
+    empty_database: Database, tmp_path: Path, environment: dict[str, str], by_hand: bool
+) -> None:
+    """Made by a revision, or as a worker asks for them: they serve its claims, and the check stays clean."""
+    app = make_app(tmp_path, empty_database, SHOP_MODELS="claims", **environment)
+    upgrade, _ = app.revise("shop0002")
+    made = [line for line in upgrade if line.startswith("op.create_index")]
+    assert len(made) == 2
+    if by_hand:
+        file = app.file("shop0002")
+        lines = file.read_text().splitlines()
+        file.write_text("\n".join(line for line in lines if "of_7" not in line))
+    app.run("upgrade", "head")
+    used, *definitions = app.python(LOOK).splitlines()
+    assert used == ("None None" if by_hand else "of_7 of_7_by_queue")
+    if by_hand:
+        for name, ddl in zip(("of_7", "of_7_by_queue"), definitions, strict=True):
+            empty_database.execute(f"CREATE INDEX {name} ON {ddl.partition(' ON ')[2]}")
+        assert app.python(LOOK).splitlines()[0] == "of_7 of_7_by_queue"
+    assert CLEAN in app.run("check")

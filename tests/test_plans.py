@@ -259,3 +259,36 @@ def test_a_paused_queue_is_passed_over_without_its_backlog(
         assert plan.rows_read <= 2, plan
         (*_, plan) = explain(lambda session: lifecycle.paused(session, Job))
         assert plan.buffers <= 2, plan
+
+
+# -- unique keys -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("generic", [False, True], ids=["custom", "generic"])
+@pytest.mark.parametrize("analyzed", [False, True], ids=["never", "analyzed"])
+def test_who_holds_a_key_is_found_by_its_index(database: Database, generic: bool, analyzed: bool) -> None:
+    """Of many keys that are held, and many more that were; also by a plan made for the empty table."""
+
+    def look(number: int) -> Verb:
+        keys = [f"t:{each}" for each in range(1, number + 1)]
+        return lambda session: session.execute(statements.holders(Job), {"p_keys": keys}).all()
+
+    with explaining(database, generic=generic) as explain:
+        if not analyzed:
+            explain(look(1))
+        fill(database, "succeeded", ROWS // 5)
+        database.execute("UPDATE sqla_jobs SET unique_key = 't:' || id % 1000, unique_scope = 'active'")
+        fill(database, "queued", ROWS // 10)
+        database.execute(
+            "UPDATE sqla_jobs SET unique_key = 't:' || id - :first, unique_scope = 'active', "
+            "unique_held = true WHERE state = 'queued'",
+            first=ROWS // 5,
+        )
+        if analyzed:
+            database.execute("ANALYZE")
+        for number in (1, 100):
+            (plan,) = explain(look(number))
+            assert plan.indexes == {"uq_sqla_jobs_unique_key"}, plan
+            assert "Seq Scan" not in plan.kinds, plan
+            assert plan.rows_read == number, plan
+            assert plan.buffers <= 10 + 5 * number, plan

@@ -1,4 +1,4 @@
-"""The plans of a worker's statements with a claim filter, and of `holders`; see tests/test_plans.py.
+"""The plans of a worker's statements with a claim filter; see tests/test_plans.py.
 
 The jobs of one tenant are few among those of another that come before them.
 """
@@ -6,22 +6,29 @@ The jobs of one tenant are few among those of another that come before them.
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import text
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
-from sqla_jobs import lifecycle, statements
+from sqla_jobs import JobMixin, lifecycle
 from sqla_jobs.lifecycle import Claimed, Mark
+from sqla_jobs.models import create_all
 from sqla_jobs.statements import filter_of, index_ddl
-from tests.support.plans import Plan, Verb, explaining, fill, nodes_of
+from tests.support.plans import Plan, Verb, explaining, fill, walk
 from tests.support.server import Database, Server, fresh_database
-from tests.support.tenants import Base, TenantJob
-from tests.support.verbs import employ
 from tests.test_plans import PRIMARY, PROMOTE, QUEUES, RESCUE, ROWS, RUNNING, WORKERS, Case, check
+
+
+class Base(DeclarativeBase):
+    pass
+
+
+class TenantJob(JobMixin, Base):
+    tenant_id: Mapped[int | None]
+
 
 TASK = "shop.jobs.send_receipt"
 LONG_AGO = dt.datetime(2001, 1, 1, tzinfo=dt.timezone.utc)
@@ -48,7 +55,9 @@ def join(queues: list[str] | None = None) -> Verb:
 
 
 def exchange(queues: list[str] | None = None) -> Verb:
-    done = [Claimed(n, TASK, {}, "default", 0, 0, None, 0, 7, 0, LONG_AGO, LONG_AGO, LONG_AGO) for n in (1, 2)]
+    done = [
+        Claimed(n, TASK, {}, "default", 0, 0, None, 0, 7, 0, LONG_AGO, LONG_AGO, LONG_AGO) for n in (1, 2)
+    ]
     return lambda s: lifecycle.exchange(s, TenantJob, 7, done, queues, 8, only=ONLY)
 
 
@@ -78,30 +87,97 @@ CASES = {
     "has work": Case(has_work(), {ANY, PROMOTE, RESCUE}, 1, 10),
     "has work by queue": Case(has_work(QUEUES), {BY_QUEUE, PROMOTE, RESCUE}, 1, 20),
     "has work beside a paused queue": Case(has_work(closed=["paused"]), {BY_QUEUE, PROMOTE, RESCUE}, 2, 20),
-    "open queues": Case(open_queues, {BY_QUEUE}, 2, 20, sorts=2),
+    "open queues": Case(open_queues, {BY_QUEUE}, 10, 20, sorts=2),
 }  # fmt: skip
 
 
 def create(database: Database) -> None:
-    statements_of = {"any": True, "queue": False}
-    Base.metadata.tables["sqla_jobs"].create(database.engine)
-    from sqla_jobs.models import companions
-
-    companions(None).metadata.create_all(
-        database.engine, [t for t in companions(None).metadata.sorted_tables if t.name != "sqla_jobs"]
-    )
-    for any_queue in statements_of.values():
+    """The tables, and the indexes as a worker asks for them, but for their names."""
+    create_all(database.engine, TenantJob)
+    for name, any_queue in ((ANY, True), (BY_QUEUE, False)):
         ddl = index_ddl(TenantJob, any_queue, ONLY, database.engine.dialect)
-        name = ANY if any_queue else BY_QUEUE
-        before, _, after = ddl.partition(" ON ")
-        database.execute(f"CREATE INDEX {name} ON {after}")
+        database.execute(f"CREATE INDEX {name} ON {ddl.partition(' ON ')[2]}")
 
 
-def fill_queue(database: Database, others: int) -> None:
-    """Of another tenant in the same queue, in a paused one and in others; and behind them our own."""
-    fill(database, "queued", others)
-    fill(database, "queued", others // 10, queue="paused")
-    fill(database, "queued", RARE)
-    ours = f"SELECT id FROM sqla_jobs WHERE state = 'queued' ORDER BY id DESC LIMIT {RARE}"
-    database.execute(f"UPDATE sqla_jobs SET tenant_id = 7 WHERE id IN ({ours})")
-    database.execute("UPDATE sqla_jobs SET tenant_id = 8 WHERE tenant_id IS NULL")
+def fill_all(database: Database, others: int) -> None:
+    """Queued jobs of another tenant, in the same queue and in a paused one; behind them a few of our own."""
+    queued(database, others, tenant=8)
+    queued(database, others // 10, tenant=8, queue="paused")
+    queued(database, RARE, tenant=7)
+
+
+def queued(database: Database, number: int, *, tenant: int, queue: str = "default") -> None:
+    fill(database, "queued", number, queue=queue)
+    database.execute("UPDATE sqla_jobs SET tenant_id = :tenant WHERE tenant_id IS NULL", tenant=tenant)
+
+
+# -- on much data ----------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module", params=["never", "stale", "current"], ids=lambda kind: f"{kind}-analyzed")
+def filled(request: pytest.FixtureRequest, server: Server) -> Iterator[Database]:
+    """As many queued jobs of others as the measure says. Stale: ANALYZE saw finished jobs only."""
+    with fresh_database(server, "plans") as database:
+        create(database)
+        fill(database, "succeeded", ROWS // 20)
+        database.execute("UPDATE sqla_jobs SET tenant_id = 8")
+        if request.param == "stale":
+            database.execute("ANALYZE")
+        fill_all(database, ROWS)
+        fill(database, "scheduled", ROWS // 20, later="1 hour")
+        fill(database, "running", RUNNING)
+        if request.param == "current":
+            database.execute("ANALYZE")
+        yield database
+
+
+@pytest.mark.big
+@pytest.mark.parametrize("generic", [False, True], ids=["custom", "generic"])
+def test_with_its_index_a_filter_reads_nothing_of_others(filled: Database, generic: bool) -> None:
+    """However many of them are queued before its own."""
+    with explaining(filled, generic=generic) as explain:
+        for name, case in CASES.items():
+            *_, plan = explain(case.verb)
+            print(f"{name}: {plan.milliseconds} ms, {plan.buffers} buffers, {plan.rows_read:g} rows")
+            check(plan, case)
+
+
+@pytest.mark.big
+def test_the_statement_that_the_driver_has_prepared_uses_it(filled: Database) -> None:
+    """What a worker really sends: prepared by the driver, and planned by the server once for all values."""
+    with filled.engine.connect() as connection:
+        for _ in range(12):  # and no rollback in between, at which the driver forgets what it has prepared
+            assert len(lifecycle.claim(connection, TenantJob, 7, only=ONLY)) == 1
+        name, sql, generic = connection.exec_driver_sql(
+            "SELECT name, statement, generic_plans FROM pg_prepared_statements WHERE statement LIKE %(like)s",
+            {"like": "%picked%tenant_id%"},
+        ).one()
+        assert "(sqla_jobs.tenant_id = 7)" in sql
+        assert generic > 0, "so it was planned without knowing a value"
+        told = connection.exec_driver_sql(
+            f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) EXECUTE {name} ({values(sql)})".replace("%", "%%")
+        ).scalar_one()[0]
+        connection.rollback()
+    plan = Plan(sql, tuple(walk(told["Plan"])), told["Execution Time"], "JIT" in told)
+    check(plan, CASES["claim"])
+
+
+def values(sql: str) -> str:
+    """The values of a claim: its parameters are the time, which is null, and the worker."""
+    places = {int(place): cast for place, cast in re.findall(r"\$(\d+)::(\w+)", sql)}
+    return ", ".join("7" if places[n] == "BIGINT" else "NULL" for n in sorted(places))
+
+
+# -- a plan that was made while the table was small ------------------------------------------------
+
+
+def test_a_plan_made_for_the_empty_table_serves_the_full_one(empty_database: Database) -> None:
+    create(empty_database)
+    with explaining(empty_database, generic=True) as explain:
+        for case in CASES.values():
+            explain(case.verb)
+        fill(empty_database, "succeeded", 2000)
+        fill_all(empty_database, 2000)
+        for case in CASES.values():
+            *_, plan = explain(case.verb)
+            check(plan, case)

@@ -61,8 +61,7 @@ class _Constant(ColumnElement[bool]):
     index's. Of a parameter it does not: the driver prepares what it sends again and again, and PostgreSQL
     then plans it once for all values.
 
-    To the statement it is one opaque piece: of a condition on mapped attributes SQLAlchemy would make an ORM
-    statement of it, into which the application's events and loader criteria reach.
+    To the statement it is one opaque piece: a condition on mapped attributes would make it one of the ORM.
     """
 
     __visit_name__ = "sqla_jobs_filter"

@@ -41,8 +41,8 @@ class AlembicApp:
     library: Path = field(default_factory=lambda: Path(sqla_jobs.__file__).parents[1])
     """The folder from which the application imports sqla_jobs."""
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start `alembic` and do not wait for it."""
+    def start(self, *arguments: str, module: bool = True) -> subprocess.Popen[str]:
+        """Start `alembic` and do not wait for it; or Python with these arguments, if not ``module``."""
         environment = {
             **os.environ,
             "PYTHONPATH": str(self.library),
@@ -50,7 +50,7 @@ class AlembicApp:
             **self.environment,
         }
         return subprocess.Popen(
-            [sys.executable, "-m", "alembic", *arguments],
+            [sys.executable, *(["-m", "alembic"] if module else []), *arguments],
             cwd=self.folder,
             env=environment,
             stdout=subprocess.PIPE,
@@ -70,6 +70,13 @@ class AlembicApp:
         process = self.start(*arguments)
         output, errors = process.communicate(timeout=60)
         assert process.returncode == 0, f"alembic {' '.join(arguments)} failed:\n{output}{errors}"
+        return output
+
+    def python(self, program: str) -> str:
+        """Run a program among the application's modules; returns its standard output."""
+        process = self.start("-c", program, module=False)
+        output, errors = process.communicate(timeout=60)
+        assert process.returncode == 0, errors
         return output
 
     def revise(self, revision: str) -> tuple[list[str], list[str]]:

@@ -365,6 +365,13 @@ def hook(worker: Worker, finished: Finished) -> None: ...
 def workers(make: scoped_session[Session]) -> None:
     Worker(jobs, queues=["mail"], threads=4, on_failure=hook, on_finish=hook)
     Worker(tenant_jobs, make, poll_interval=dt.timedelta(seconds=1))
+    Worker(jobs, where=Job.priority > 5)
+    Worker(jobs, where=Job.arguments["tenant"].as_integer() == 7)
+    Worker(jobs, where=Job.is_finished)
+    Worker(jobs, where=Job.arguments.contains({"tenant": 7}), queues=["mail"])
+    Worker(jobs, where="priority > 5")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Worker(jobs, where=True)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Worker(jobs, where=Job.priority)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Worker(jobs, threads="4")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Worker(jobs, on_finish=no_session)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Worker(send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
