@@ -248,14 +248,14 @@ class Jobs(Recurring[JobT]):
         return ByName(self, {}).enqueue(session, task, **arguments)
 
     def enqueue_many(self, session: Session | scoped_session[Any], jobs: Iterable[JobT]) -> list[int]:
-        """Enqueue new jobs in the Session's transaction, 2,000 a statement; returns their ids, in order.
+        """Enqueue new jobs in the Session's transaction by one statement; returns their ids, in order.
 
         The jobs themselves stay outside of the Session and without an id. What is pending in it is
-        flushed first. More than fit one statement are in a savepoint: all are enqueued, or none.
+        flushed first.
 
         Parameters:
-            jobs: ``task.job(…)`` of each, or of `Jobs.job`; none is fine. Of a generator only those of one
-                statement are in memory at once.
+            jobs: ``task.job(…)`` of each, or of `Jobs.job`; none is fine. Of a generator 2,000 at a time are
+                in memory and in a statement, all of these in a savepoint: all are enqueued, or none.
 
         Raises:
             EnqueueError: one of them is no new job of this model; no job is enqueued then.

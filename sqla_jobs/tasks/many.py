@@ -1,11 +1,12 @@
-"""Enqueue many jobs at once: a batch is checked before anything of it is written.
+"""Enqueue many jobs at once: what is given is checked before anything is written.
 
-Jobs may come from a generator that reads a file or a table: of those that are written already none is kept.
+Of a generator, which may read a file or a table, that is a batch, and what is written already is not kept in
+memory.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any, Final, TypeVar
 
@@ -21,7 +22,7 @@ from sqla_jobs.models import JobMixin
 JobT = TypeVar("JobT", bound=JobMixin)
 
 BATCH = 2_000
-"""Jobs that are in memory at once, and in one statement. More of them are not enqueued any faster."""
+"""Jobs of a generator that are in memory at once, and in one statement: more are not enqueued any faster."""
 _CALL: Final = "_sqla_jobs_call"
 
 
@@ -39,7 +40,8 @@ def enqueue_many(
     own: Session = session() if isinstance(session, scoped_session) else session
     call = _Call(model, own)
     coming = iter(jobs)
-    batch = list(islice(coming, BATCH))
+    # A list is in memory as it is; and in one statement unique keys are taken in their order.
+    batch = list(islice(coming, len(jobs) if isinstance(jobs, Collection) else BATCH))
     more = list(islice(coming, 1))
     call.check(batch)
     if not batch:
