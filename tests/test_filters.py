@@ -351,7 +351,7 @@ def execute(database: Database, ddl: str) -> None:
         connection.exec_driver_sql(ddl.replace("%", "%%"))
 
 
-@pytest.mark.parametrize("rows", [0, 300])
+@pytest.mark.parametrize("rows", [0, 3, 300])
 @pytest.mark.parametrize("queues", [None, ["a"]])
 def test_it_asks_for_what_is_missing_until_it_is_there(
     empty_database: Database, caplog: pytest.LogCaptureFixture, queues: list[str] | None, rows: int
