@@ -9,7 +9,7 @@ from sqla_jobs.models import Job, JobMixin, Schedule, metadata
 from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
-from sqla_jobs.tasks import Task, current_job
+from sqla_jobs.tasks import Limit, Task, current_job
 from sqla_jobs.verbs import cancel, pause, prune, resume, retry
 from sqla_jobs.worker import Worker
 
@@ -24,6 +24,7 @@ __all__ = [
     "JobMixin",
     "JobState",
     "Jobs",
+    "Limit",
     "Retried",
     "RetryPolicy",
     "Schedule",

@@ -31,6 +31,7 @@ from sqla_jobs.tasks import (
     UNSET,
     By,
     ByName,
+    Limit,
     Missing,
     Options,
     Recurring,
@@ -126,6 +127,7 @@ class Jobs(Recurring[JobT]):
         unique_for: dt.timedelta | None = None,
         on_missing: Missing = "cancel",
         result: bool = False,
+        limit: Limit | None = None,
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -144,6 +146,7 @@ class Jobs(Recurring[JobT]):
         unique_for: dt.timedelta | None = None,
         on_missing: Missing = "cancel",
         result: bool = False,
+        limit: Limit | None = None,
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -169,6 +172,9 @@ class Jobs(Recurring[JobT]):
                 the retry policy decides.
             result: True: what it returns is kept in the job's row, in the form that the return annotation
                 says, for `Task.result`. A value that does not fit fails the attempt.
+            limit: how many of its jobs may run at once, in all workers together: ``Limit(2)``, or
+                ``Limit(2, key="customer_id")`` for so many of each customer. Not with ``group_commit``. None:
+                any number.
 
         Raises:
             TaskDefinitionError: the function cannot be a task, or what it returns cannot be kept.
@@ -194,6 +200,7 @@ class Jobs(Recurring[JobT]):
                 retention=retention,
                 on_missing=on_missing,
                 result=result,
+                limit=limit,
             )
 
         return register if function is None else register(function)

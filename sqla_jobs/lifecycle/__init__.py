@@ -6,6 +6,7 @@ them with ``AsyncSession.run_sync``.
     sent       how a statement is sent
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
     groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
+    limits     claim_counted: jobs of tasks with a limit
     enqueued   insert, enqueue_many: without a flush
     unique     enqueue_unique, enqueue_many_unique: or whoever holds the key
     cancels    cancel, of one job or of all that wait
@@ -44,6 +45,7 @@ from sqla_jobs.lifecycle.jobs import (
     take,
     unfinished,
 )
+from sqla_jobs.lifecycle.limits import Counted, Limited, claim_counted, limit_key
 from sqla_jobs.lifecycle.pauses import open_queues, pause, paused, resume
 from sqla_jobs.lifecycle.prunes import check_age, prune
 from sqla_jobs.lifecycle.results import Left, left
@@ -61,7 +63,7 @@ from sqla_jobs.lifecycle.schedules import (
     make_due,
     next_times,
 )
-from sqla_jobs.lifecycle.sent import overhear, target
+from sqla_jobs.lifecycle.sent import LeftOut, overhear, target
 from sqla_jobs.lifecycle.unique import (
     Clock,
     enqueue_in_savepoint,
@@ -87,11 +89,14 @@ __all__ = [
     "Cancelled",
     "Claimed",
     "Clock",
+    "Counted",
     "Definition",
     "DueSchedule",
     "Health",
     "Knowledge",
     "Left",
+    "LeftOut",
+    "Limited",
     "Mark",
     "NextTimes",
     "Rescued",
@@ -109,6 +114,7 @@ __all__ = [
     "cancel_waiting",
     "check_age",
     "claim",
+    "claim_counted",
     "claim_either",
     "deny_lock",
     "disable_absent",
@@ -132,6 +138,7 @@ __all__ = [
     "is_keyed",
     "join",
     "left",
+    "limit_key",
     "list_schedules",
     "make_due",
     "next_due",

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import statements
 from sqla_jobs.lifecycle.jobs import Claimed, Mark, behind, claim, claimed
-from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection, target
+from sqla_jobs.lifecycle.sent import LeftOut, Model, execute, fetch, left_out, selection, target
 from sqla_jobs.outcome import Outcome
 from sqla_jobs.statements import IS_NEW, IS_ORDINARY, Filter
 
@@ -27,13 +27,14 @@ def claim_either(
     innocent: bool = False,
     mark: Mark | None = None,
     only: Filter | None = None,
+    left: LeftOut | None = None,
     now: dt.datetime | None = None,
 ) -> tuple[Claimed, bool] | None:
     """Claim the next job in the lane that it is for; None: there is none.
 
     Parameters:
         fast: the names of the tasks that may run in the fast lane.
-        innocent, mark, only: as for `claim`.
+        innocent, mark, only, left: as for `claim`.
 
     Returns:
         The job, and whether it is ``running`` and for the caller to commit at once; else it is locked.
@@ -42,12 +43,13 @@ def claim_either(
     rows = fetch(
         connection,
         model,
-        statements.claim_either(model, not chosen, innocent, mark is not None, only),
+        statements.claim_either(model, not chosen, innocent, mark is not None, only, left is not None),
         p_worker_id=worker_id,
         fast=list(fast),
         now=now,
         **chosen,
         **behind(mark),
+        **left_out(left),
     )
     return (claimed(rows[0]), rows[0][IS_ORDINARY]) if rows else None
 
@@ -160,6 +162,7 @@ def exchange(
     innocent: bool = False,
     mark: Mark | None = None,
     only: Filter | None = None,
+    left: LeftOut | None = None,
     now: dt.datetime | None = None,
 ) -> tuple[set[int], list[Claimed]]:
     """Record that running jobs of this worker have succeeded, and claim up to ``limit`` others.
@@ -167,14 +170,14 @@ def exchange(
     Parameters:
         done: jobs that have written nothing.
         outcomes: of each, for its result and its progress; none: there are none.
-        innocent, mark, only: as for `claim`.
+        innocent, mark, only, left: as for `claim`.
 
     Returns:
         The ids of those whose claim still held; and the jobs that were claimed.
     """
     given: dict[str, Any]
     if not done:
-        given = {"limit": limit, "innocent": innocent, "mark": mark, "only": only, "now": now}
+        given = {"limit": limit, "innocent": innocent, "mark": mark, "only": only, "left": left, "now": now}
         return set(), claim(session, model, worker_id, queues, **given)
     given = {
         "ids": [job.id for job in done],
@@ -187,6 +190,8 @@ def exchange(
     if not limit:
         return {row[0] for row in fetch(session, model, statements.finish_running(model, more), **given)}, []
     chosen = selection(queues)
-    statement = statements.exchange(model, not chosen, innocent, limit, mark is not None, more, only)
-    rows = fetch(session, model, statement, **given, **chosen, **behind(mark))
+    statement = statements.exchange(
+        model, not chosen, innocent, limit, mark is not None, more, only, left is not None
+    )
+    rows = fetch(session, model, statement, **given, **chosen, **behind(mark), **left_out(left))
     return {row[0] for row in rows if not row[IS_NEW]}, [claimed(row) for row in rows if row[IS_NEW]]

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, scoped_session
 from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import ArgumentsNotLoadable
 from sqla_jobs.lifecycle.pauses import open_queues, paused
-from sqla_jobs.lifecycle.sent import Model, execute, fetch, selection
+from sqla_jobs.lifecycle.sent import LeftOut, Model, execute, fetch, left_out, selection
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome
 from sqla_jobs.statements import Filter
@@ -133,6 +133,7 @@ def claim(
     innocent: bool = False,
     mark: Mark | None = None,
     only: Filter | None = None,
+    left: LeftOut | None = None,
     now: dt.datetime | None = None,
 ) -> list[Claimed]:
     """Ordinary lane: make up to ``limit`` queued jobs ``running`` for this worker.
@@ -143,16 +144,18 @@ def claim(
         innocent: only jobs that no worker has died of yet.
         mark: only jobs behind it, of its priority; what has come before it since is not seen.
         only: only jobs that satisfy it.
+        left: what is left out, though it may be the next; None: nothing.
     """
     chosen = selection(queues)
     rows = fetch(
         session,
         model,
-        statements.claim(model, not chosen, innocent, limit, mark is not None, only),
+        statements.claim(model, not chosen, innocent, limit, mark is not None, only, left is not None),
         p_worker_id=worker_id,
         now=now,
         **chosen,
         **behind(mark),
+        **left_out(left),
     )
     return [claimed(row) for row in rows]
 
@@ -163,6 +166,7 @@ def take(
     queues: Sequence[str] | None = None,
     *,
     held: Sequence[int] = (),
+    limited: Sequence[str] | None = (),
     now: dt.datetime | None = None,
 ) -> Claimed | None:
     """``work_once``: lock the next job in the caller's transaction; it stays ``queued``.
@@ -172,17 +176,20 @@ def take(
 
     Parameters:
         held: jobs that this transaction has taken already and not yet finished.
+        limited: the names of tasks with a limit, whose jobs are left to workers; None: they are not.
     """
+    every = limited is None
+    given: dict[str, Any] = {} if limited is None else {"limited": list(limited)}
     ready = queues
     if closed := paused(session, model):
         ready = open_queues(session, model, queues, closed)
     row = None
     if ready or not closed:
         chosen = selection(ready)
-        statement = statements.take(model, any_queue=not chosen)
-        row = execute(session, model, statement, held=list(held), now=now, **chosen).first()
+        statement = statements.take(model, not chosen, every)
+        row = execute(session, model, statement, held=list(held), now=now, **chosen, **given).first()
     if row is None:
-        row = _take_due(session, model, queues, closed, now)
+        row = _take_due(session, model, queues, closed, given, now)
     return None if row is None else claimed(row)
 
 
@@ -191,14 +198,15 @@ def _take_due(
     model: Model,
     queues: Sequence[str] | None,
     closed: Collection[str],
+    limits: dict[str, Any],
     now: dt.datetime | None,
 ) -> Any:
     chosen = selection(open_queues(session, model, queues, closed) if queues else None)
     if queues and not chosen:
         return None
     given: dict[str, Any] = {"closed": list(closed)} if closed and not queues else {}
-    statement = statements.take_due(model, not chosen, bool(given))
-    return execute(session, model, statement, now=now, **chosen, **given).first()
+    statement = statements.take_due(model, not chosen, bool(given), not limits)
+    return execute(session, model, statement, now=now, **chosen, **given, **limits).first()
 
 
 # -- finish --------------------------------------------------------------------------------------

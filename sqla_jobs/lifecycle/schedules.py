@@ -79,6 +79,8 @@ class DueSchedule:
     text: str
     """Its rule, for people; and to know one again that cannot be read."""
     now: dt.datetime
+    arguments: str
+    """The JSON of its jobs' arguments."""
 
     def rule(self) -> Rule:
         """Its rule.
@@ -115,6 +117,8 @@ class Tick(NamedTuple):
     """If the schedule says none."""
     priority: int
     """Likewise."""
+    limit_key: str | None = None
+    """What the job is counted by; None: its task has no limit."""
 
 
 class Advance(NamedTuple):
@@ -140,7 +144,7 @@ def make_due(
     """
     made = []
     if ticks:
-        ids, times, moments, queues, priorities = zip(*ticks, strict=True)
+        ids, times, moments, queues, priorities, keys = zip(*ticks, strict=True)
         made = execute(
             session,
             model,
@@ -150,6 +154,7 @@ def make_due(
             moments=list(moments),
             queues=list(queues),
             priorities=list(priorities),
+            keys=list(keys),
             now=now,
         ).all()
     ids, moments, last = zip(*advances, strict=True)

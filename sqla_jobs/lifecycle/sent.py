@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 from weakref import WeakKeyDictionary, WeakSet
 
 import psycopg
@@ -100,3 +100,17 @@ def _rendered(statement: Any, dialect: Dialect) -> tuple[str, Mapping[str, Any]]
 def selection(queues: Sequence[str] | None) -> dict[str, Any]:
     """A list of queues as the parameter of a statement; none for any queue."""
     return {"queues": list(queues)} if queues else {}
+
+
+class LeftOut(NamedTuple):
+    """What a claim leaves to `claim_counted`, or passes over, where there are tasks with a limit."""
+
+    limited: list[str]
+    """The names of these tasks."""
+    full: list[str]
+    """The keys of which as many jobs run as may."""
+
+
+def left_out(left: LeftOut | None) -> dict[str, Any]:
+    """The same as the parameters of a statement; None: there are no such tasks."""
+    return {} if left is None else left._asdict()

@@ -5,6 +5,7 @@ lane        in a worker's own transactions, the claim's and the job's
 ends        what a run there comes to, before it is recorded
 group       several of a worker's in one transaction
 exchange    the claims of all threads, and the finishes of jobs that wrote nothing, in one statement
+limits      which tasks' limits are reached, and the claims that count
 trail       where the next claim looks
 kept        the connection of the lane's claims
 sessions    the Sessions that the application gives

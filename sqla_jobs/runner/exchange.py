@@ -12,11 +12,10 @@ from sqla_jobs import lifecycle
 from sqla_jobs.lifecycle import Claimed, Mark
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import SUCCEEDED, Outcome
+from sqla_jobs.runner.limits import STEPS, Slots
 from sqla_jobs.runner.trail import Trail
 from sqla_jobs.statements import Filter
 
-_STEPS: Final = (16, 8, 4, 2, 1, 0)
-"""How many jobs are asked for at once. A statement's LIMIT is part of its text; so there are few texts."""
 _SUSPECTS: Final = 1.0
 """Seconds after which a job that a worker has died of is looked for, however many others there are."""
 
@@ -93,11 +92,13 @@ class Exchange:
         send: Callable[[Callable[[Any], Any]], Any],
         peers: Peers,
         trail: Trail,
+        slots: Slots,
     ) -> None:
         self._model = model
         self._send = send
         self._peers = peers
         self._trail = trail
+        self._slots = slots
         self._lock = threading.Lock()
         self._waiting: list[_Wish] = []
         self._busy = False
@@ -163,7 +164,7 @@ class Exchange:
             assert former is not None
             theirs = [each for each in done if each.job.worker_id == former]
             self._exchange(former, None, theirs, 0)
-        limit = next(step for step in _STEPS if step <= len(hungry))
+        limit = next(step for step in STEPS if step <= len(hungry))
         asked, handed_in = 0, False
 
         def look(where: Sequence[str] | None, mark: Mark | None, only: Filter | None) -> list[Claimed]:
@@ -202,6 +203,9 @@ class Exchange:
         if alone:
             limit, self._looked_for_suspects = 1, now
         jobs: list[Claimed] = []
+        for each in done:
+            self._slots.ended(each.job)
+        left = self._slots.left
         try:
             held, jobs = self._send(
                 lambda s: lifecycle.exchange(
@@ -215,8 +219,13 @@ class Exchange:
                     innocent=not guilty,
                     mark=mark,
                     only=only,
+                    left=left,
                 )
             )
+            if left is not None and len(jobs) < limit:  # the next ones have to be counted, or there are none
+                more = limit - len(jobs)
+                options: Any = {"innocent": not guilty, "mark": mark, "only": only}
+                jobs += self._slots.claim(worker_id, queues, more, **options)
         finally:
             if guilty and not (jobs and jobs[0].crashes):
                 self._peers.leave_suspects()

@@ -117,7 +117,7 @@ class Groups:
     def work(
         self, worker_id: int, queues: Sequence[str] | None, pace: Pace, *, innocent: bool = False
     ) -> Claimed | list[Finished] | None:
-        """Claim the next job; None: there is none.
+        """Claim the next job; None: there is none, or it has to be counted first, by `Runner.claim`.
 
         Returns:
             A job of the ordinary lane, claimed and committed; or what became of a group, committed.
@@ -142,8 +142,9 @@ class Groups:
 
         def look(where: Sequence[str] | None, mark: Mark | None, only: Filter | None) -> _First | None:
             found = lifecycle.claim_either(
-                connection, self._model, worker_id, where, fast, innocent=innocent, mark=mark, only=only
-            )
+                connection, self._model, worker_id, where, fast,
+                innocent=innocent, mark=mark, only=only, left=self._runner.slots.left,
+            )  # fmt: skip
             return found and _First(*found, where, only)
 
         first = self._trail.claim(queues, look)

@@ -23,6 +23,7 @@ from sqla_jobs.runner.ends import Refused, Rerun, Untouched
 from sqla_jobs.runner.exchange import Exchange, Peers
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.kept import Kept
+from sqla_jobs.runner.limits import Slots
 from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run
 from sqla_jobs.runner.sessions import discard, engine_of, is_read_committed
 from sqla_jobs.runner.trail import Trail
@@ -81,17 +82,19 @@ class Runner:
         self._kept = Kept(self.engine)
         self.peers = peers or Peers()
         self.only = only
+        self.slots = Slots(registry, self.transact)
         self._trail = self.new_trail()
         # Not again if its answer is lost: it may stand.
         self._exchange = Exchange(
-            self.model, lambda verb: self.at_once(verb, again=False), self.peers, self._trail
+            self.model, lambda verb: self.at_once(verb, again=False), self.peers, self._trail, self.slots
         )
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)
 
     def new_trail(self) -> Trail:
         """What the claims of some threads follow, each from the one before."""
-        return Trail(self.peers.heard, never=self.peers.drains, only=self.only)
+        slots, heard = self.slots, self.peers.heard
+        return Trail(lambda: heard() + slots.reopened, never=self.peers.drains, only=self.only)
 
     def claim(self, worker_id: int, queues: Sequence[str] | None) -> Claimed | None:
         """Claim the next job, committed; None: there is none."""
@@ -157,6 +160,8 @@ class Runner:
             # A policy that raises, or an outcome that the table refuses: given back, it would run for ever.
             log.exception("job %s (%s): its outcome cannot be recorded", job.id, job.task, extra=facts(view))
             result = self._record(job, view, decide(None, error, delay_for(RetryPolicy(), view)))
+        finally:
+            self.slots.ended(job)
         if result is None and interrupter.given_up:
             log.info("job %s (%s) has come to an end after all", job.id, job.task, extra=facts(view))
         elif result is None:
@@ -304,6 +309,7 @@ class Runner:
         def look(where: Sequence[str] | None, mark: Mark | None, only: Filter | None) -> list[Claimed]:
             nonlocal done, outcomes
             options: Any = {"outcomes": outcomes, "innocent": True, "mark": mark, "only": only}
+            options["left"] = self.slots.left
             finished, jobs = lifecycle.exchange(connection, self.model, worker_id, done, where, 1, **options)
             held.update(finished)
             done = outcomes = ()

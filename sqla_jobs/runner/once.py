@@ -25,10 +25,15 @@ def work_once(
     queues: Sequence[str] | None = None,
     *,
     now: dt.datetime | None = None,
+    limited: bool = False,
 ) -> Finished | None:
     """Claim, run and finish one job in savepoints of the caller's transaction; None: there is no job.
 
     Nothing is committed: the caller's commit makes it all true, its rollback makes it unhappen.
+
+    Parameters:
+        limited: jobs of tasks with a limit, too, which else are left to workers: those cannot count what runs
+            in a transaction that is not committed.
 
     Raises:
         InvalidOption: ``queues`` is a text, or names what cannot be a queue.
@@ -47,7 +52,8 @@ def work_once(
     refuse_driver(own.get_bind(**lifecycle.target(model)).dialect)
     refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
     own.flush()  # a job that is pending in this Session is as good as one that is in the table
-    job = lifecycle.take(own, model, queues, held=TAKEN.get(), now=now)
+    left = None if limited else list(registry.limited)
+    job = lifecycle.take(own, model, queues, held=TAKEN.get(), limited=left, now=now)
     if job is None:
         return None
     policy = registry.policy_for(job.task)

@@ -135,7 +135,9 @@ class Schedules:
         task = self._registry.tasks.get(row.task)
         options = Options() if task is None else task.options
         later = dt.timedelta(seconds=(row.jitter or 0.0) * self._draw())
-        return Tick(row.id, moment, moment + later, options.queue or "", options.priority)
+        limited = self._registry.limited.get(row.task)
+        key = limited and lifecycle.limit_key(limited, row.arguments)
+        return Tick(row.id, moment, moment + later, options.queue or "", options.priority, key)
 
     # -- and is done -------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work, unfinished: what is left to do
     by_hand      run_schedule, switch_schedule
+    limits       choose, without_key, set_keys, try_keys, begin, at_work: jobs of tasks with a limit
     pauses       pause, resume, paused, open_queues
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
@@ -72,6 +73,7 @@ from sqla_jobs.statements.finished import (
     which_table,
 )
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
+from sqla_jobs.statements.limits import at_work, begin, choose, set_keys, try_keys, without_key
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.pauses import open_queues, pause, paused, resume
@@ -138,7 +140,9 @@ __all__ = [
     "after",
     "all_schedules",
     "asserted",
+    "at_work",
     "backend",
+    "begin",
     "bury",
     "busy_schedules",
     "cancel",
@@ -148,6 +152,7 @@ __all__ = [
     "channel_in",
     "check_constraints",
     "check_references",
+    "choose",
     "claim",
     "clock",
     "define",
@@ -202,6 +207,7 @@ __all__ = [
     "running_under",
     "seize",
     "set_arguments",
+    "set_keys",
     "say_locked",
     "say_unlocked",
     "standing",
@@ -210,6 +216,7 @@ __all__ = [
     "switch_schedule",
     "take",
     "take_due",
+    "try_keys",
     "undefine",
     "unfinished",
     "unheld",
@@ -217,4 +224,5 @@ __all__ = [
     "which_table",
     "window",
     "window_of",
+    "without_key",
 ]

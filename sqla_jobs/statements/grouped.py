@@ -28,7 +28,7 @@ from sqlalchemy import (
 
 from sqla_jobs.statements.filters import Filter
 from sqla_jobs.statements.liveness import died_lately, is_doubtful, is_free
-from sqla_jobs.statements.queued import eligible, following, run_under
+from sqla_jobs.statements.queued import eligible, following, is_unlimited, run_under
 from sqla_jobs.statements.terms import (
     CLAIMED,
     ONE,
@@ -74,7 +74,12 @@ def _waiting(job: Table) -> list[ColumnElement[Any]]:
 
 @once
 def claim_either(
-    model: Model, any_queue: bool, innocent: bool, marked: bool, only: Filter | None = None
+    model: Model,
+    any_queue: bool,
+    innocent: bool,
+    marked: bool,
+    only: Filter | None = None,
+    limited: bool = False,
 ) -> Executable:
     """The next job, in the lane that it is for: the columns of a claim, and whether it is the ordinary one.
 
@@ -84,13 +89,16 @@ def claim_either(
     for a minute after it was found dead, or if one has died of the job. What kills its process in the fast
     lane leaves no trace; in the ordinary one attempts are counted before the job runs.
 
+    ``limited``: as for `claim`; a next job that has to be counted first is left as it is: there is no row.
+
     Parameters: ``fast``, and those of `claim`. Locks one job, passing over locked ones, and the free locks of
     dead workers in the shared form. Indexes as for `claim`.
     """
     job, worker = job_table(model), worker_table(model)
-    columns = [*_waiting(job), job.c.unique_scope]
-    wanted = eligible(model, innocent, only)
+    columns = [*_waiting(job), job.c.unique_scope, *([job.c.limit_key] if limited else [])]
+    wanted = eligible(model, innocent, only, limited)
     picked = following(job, any_queue, *columns, where=wanted, marked=marked).cte("picked")
+    unlimited = [is_unlimited(picked)] if limited else []
     others = worker.c.id != bindparam("p_worker_id", type_=BigInteger)
     died = or_(is_free(worker, true()), died_lately(worker), and_(others, is_doubtful(worker)))
     somebody_died = select(worker.c.id).where(died).exists()
@@ -99,6 +107,7 @@ def claim_either(
         .where(
             is_(job.c.id, picked.c.id),
             or_(_is_slow(picked.c.task), is_for_workers(picked), picked.c.crashes >= ONE, somebody_died),
+            *unlimited,
         )
         .values(run_under(job))
         .returning(*claimed(job), durable())
@@ -108,7 +117,7 @@ def claim_either(
     fast = [picked.c[name] for name in CLAIMED]
     return union_all(
         select(*ordinary, true().label("is_ordinary"), taken.c.durable),
-        select(*fast, false(), null()).where(~select(taken.c.id).exists()),
+        select(*fast, false(), null()).where(~select(taken.c.id).exists(), *unlimited),
     )
 
 

@@ -10,13 +10,17 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Executable,
+    FromClause,
     SmallInteger,
     Table,
     Text,
     and_,
     bindparam,
+    case,
+    false,
     func,
     not_,
+    or_,
     select,
     true,
     tuple_,
@@ -101,17 +105,37 @@ def registered(model: Model) -> ColumnElement[bool]:
     return mine.scalar_subquery().is_not(None)
 
 
-def eligible(model: Model, innocent: bool, only: Filter | None) -> ColumnElement[bool]:
+def eligible(model: Model, innocent: bool, only: Filter | None, limited: bool = False) -> ColumnElement[bool]:
     """Which queued jobs the worker of ``:p_worker_id`` may claim.
 
-    ``innocent``: only those that no worker has died of; ``only``: those that satisfy its filter.
+    ``innocent``: only those that no worker has died of; ``only``: those that satisfy its filter; ``limited``:
+    those of no key in ``:full``.
     """
+    job = job_table(model)
     conditions = [registered(model)]
     if innocent:
-        conditions.append(job_table(model).c.crashes < ONE)
+        conditions.append(job.c.crashes < ONE)
     if only is not None:
         conditions.append(only.clause)
+    if limited:
+        full = bindparam("full", type_=ARRAY(Text))
+        conditions.append(_as_it_is(or_(job.c.limit_key.is_(None), job.c.limit_key != func.all(full))))
     return and_(*conditions)
+
+
+def is_unlimited(job: FromClause) -> ColumnElement[bool]:
+    """Whether a job is begun without a count: it has no key of a limit, and is of no task in ``:limited``.
+
+    For `claim` to be asked of rows that are chosen already: beside the order it would pass over the next one.
+    """
+    limited = bindparam("limited", [], ARRAY(Text))
+    return _as_it_is(and_(job.c.limit_key.is_(None), job.c.task != func.all(limited)))
+
+
+def _as_it_is(condition: ColumnElement[bool]) -> ColumnElement[bool]:
+    # Of a CASE the planner expects that half of the rows pass. Of what is in it, that none does, where all
+    # jobs are of one key or task, and then it would sort the backlog.
+    return case((condition, true()), else_=false())
 
 
 def run_under(job: Table) -> dict[str, Any]:
@@ -134,61 +158,71 @@ def claim(
     limit: int = 1,
     marked: bool = False,
     only: Filter | None = None,
+    limited: bool = False,
 ) -> Executable:
     """Ordinary lane: ``queued`` -> ``running`` for up to ``limit`` jobs, for ``:p_worker_id``.
 
     Parameters: ``p_worker_id``, ``now``, ``queues`` unless ``any_queue``, those of `following`.
     ``innocent``, ``only``: see `eligible`.
+    ``limited``: jobs of ``:full`` keys are passed over, and of the next ones those that have to be counted
+    first, see `is_unlimited`, are left as they are: they count towards ``limit``, and are for `choose`.
     Nothing if that worker has no row: it was taken for dead. Locks the rows it takes, passing over
     locked ones. Index: ``ix_sqla_jobs_claim``, or ``ix_sqla_jobs_claim_any``; with ``only`` that of
     `index_ddl`, or else it reads past all that it may not claim. The CTE is there because an UPDATE with a
     LIMIT in a plain subquery may run that subquery more than once, and then takes more than the limit.
     """
     job = job_table(model)
-    wanted = eligible(model, innocent, only)
-    picked = following(job, any_queue, job.c.id, limit=limit, where=wanted, marked=marked).cte("picked")
+    columns = [job.c.id, job.c.task, job.c.limit_key] if limited else [job.c.id]
+    wanted = eligible(model, innocent, only, limited)
+    picked = following(job, any_queue, *columns, limit=limit, where=wanted, marked=marked).cte("picked")
+    unlimited = [is_unlimited(picked)] if limited else []
     return (
         update(job)
-        .where(is_(job.c.id, picked.c.id))
+        .where(is_(job.c.id, picked.c.id), *unlimited)
         .values(run_under(job))
         .returning(*claimed(job), durable())
     )
 
 
 @once
-def take(model: Model, any_queue: bool) -> Executable:
+def take(model: Model, any_queue: bool, every: bool = False) -> Executable:
     """``work_once``: lock the next queued job for the rest of the caller's transaction.
 
     Parameters: ``held``, ``now``, and ``queues`` unless ``any_queue``. The row stays
     ``queued``; ``started_at`` is the statement's time. Left to workers are jobs that have killed one, whose
-    attempts are counted before they run, and those of `is_for_workers`. Indexes as for ``claim``.
+    attempts are counted before they run, those of `is_for_workers`, and unless ``every`` those of a limit
+    (parameter ``limited``, the names of its tasks): who counts does not see what runs here. Indexes as for
+    ``claim``.
 
     ``held``: ids that this transaction has taken before. SKIP LOCKED does not pass over its own locks.
     """
     job = job_table(model)
     columns = [now().label("started_at") if c.key == "started_at" else c for c in claimed(job)]
     others = job.c.id != func.all(bindparam("held", [], ARRAY(BigInteger)))
-    taken: Executable = following(
-        job, any_queue, *columns, where=and_(job.c.crashes < ONE, not_(is_for_workers(job)), others)
-    )
+    where = and_(_is_for_anybody(job, every), others)
+    taken: Executable = following(job, any_queue, *columns, where=where)
     return taken
 
 
+def _is_for_anybody(job: Table, every: bool) -> ColumnElement[bool]:
+    conditions = [job.c.crashes < ONE, not_(is_for_workers(job))]
+    return and_(*conditions) if every else and_(*conditions, is_unlimited(job))
+
+
 @once
-def take_due(model: Model, any_queue: bool, closed: bool = False) -> Executable:
+def take_due(model: Model, any_queue: bool, closed: bool = False, every: bool = False) -> Executable:
     """``work_once``, when nothing is queued: promote the one due job that it would take, and lock it.
 
     That is the first one of those that ``promote`` would make ``queued`` now: of the 1,000 that have
     been due for the longest. Parameters: ``now``, ``queues`` unless ``any_queue``, and if ``closed`` those of
-    which none is taken. Locks one row,
-    passing over locked ones. Index: ``ix_sqla_jobs_promote``, then the primary key.
+    which none is taken; ``every`` and ``limited`` as for `take`. Locks one row, passing over locked ones.
+    Index: ``ix_sqla_jobs_promote``, then the primary key.
     """
     job = job_table(model)
     due = select(job.c.id, job.c.state, job.c.run_at, job.c.priority, job.c.queue).where(
         job.c.state == state("scheduled"),
         job.c.run_at <= now(),
-        job.c.crashes < ONE,
-        not_(is_for_workers(job)),
+        _is_for_anybody(job, every),
     )
     if not any_queue:
         due = due.where(job.c.queue == func.any(queues()))

@@ -188,6 +188,7 @@ def exchange(
     marked: bool,
     more: bool = False,
     only: Filter | None = None,
+    limited: bool = False,
 ) -> Executable:
     """`finish_running` and `claim` in one statement, and so with one commit.
 
@@ -195,7 +196,7 @@ def exchange(
     and indexes: those of the two.
     """
     done: Any = finish_running(model, more)
-    following: Any = claim(model, any_queue, innocent, limit, marked, only)
+    following: Any = claim(model, any_queue, innocent, limit, marked, only, limited)
     finished, taken = done.cte("finished"), following.cte("taken")
     nothing = [null() for _ in CLAIMED[1:]]
     return union_all(

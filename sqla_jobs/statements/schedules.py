@@ -117,6 +117,7 @@ def due(model: Model, timed: bool) -> Executable:
             case((row.c.next_run_at.is_not(None), finite(row.c.next_run_at))).label("next_run_at"),
             _rule(row).label("rule"),
             now().label("now"),
+            cast(row.c.arguments, Text).label("arguments"),
         )
         .where(*_mine(row), row.c.next_run_at <= now() if timed else row.c.next_run_at.is_(None))
         .order_by(row.c.next_run_at)
@@ -167,8 +168,8 @@ def make_due(model: Model) -> Executable:
     """Make the jobs of ticks; returns their queues and states. Locks nothing but the new rows.
 
     A tick that has a job already is passed over: ``uq_sqla_jobs_tick``. Parameters, lists of the same
-    length: ``ids`` of the schedules, ``ticks``, ``moments`` (when to run), and the ``queues`` and
-    ``priorities`` for schedules that say none; ``now``.
+    length: ``ids`` of the schedules, ``ticks``, ``moments`` (when to run), the ``queues`` and ``priorities``
+    for schedules that say none, and ``keys`` (null: their task has no limit); ``now``.
     """
     job, row = job_table(model), schedule_table(model)
     given = (
@@ -178,8 +179,9 @@ def make_due(model: Model) -> Executable:
             bindparam("moments", type_=ARRAY(_MOMENT)),
             bindparam("queues", type_=ARRAY(Text)),
             bindparam("priorities", type_=ARRAY(SmallInteger)),
+            bindparam("keys", type_=ARRAY(Text)),
         )
-        .table_valued("id", "tick_at", "run_at", "queue", "priority")
+        .table_valued("id", "tick_at", "run_at", "queue", "priority", "limit_key")
         .render_derived("given")
     )
     values: dict[str, ColumnElement[Any]] = {
@@ -193,6 +195,7 @@ def make_due(model: Model) -> Executable:
         "run_at": given.c.run_at,
         "schedule_id": row.c.id,
         "tick_at": given.c.tick_at,
+        "limit_key": given.c.limit_key,
     }
     made = (
         select(*values.values())

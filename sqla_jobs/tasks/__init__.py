@@ -7,6 +7,8 @@ registry    Registry: the tasks of an application, its job model, its Sessions; 
 recurring   Recurring: a registry with @jobs.every and @jobs.cron
 sessions    what makes the Sessions of a worker
 unique      Unique: which jobs are taken for the same one
+limits      Limit: how many of a task's jobs may run at once
+keys        what both are derived from arguments by
 made, one   make a job object, enqueue it
 many        enqueue_many: new jobs at once
 current     RunningJob and current_job()
@@ -15,6 +17,7 @@ housekeeping  the library's own task and its schedule
 
 from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
 from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
+from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.many import enqueue_many
 from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
@@ -29,6 +32,7 @@ __all__ = [
     "UNSET",
     "By",
     "ByName",
+    "Limit",
     "Missing",
     "Options",
     "Registry",

@@ -23,9 +23,10 @@ from sqla_jobs.errors import (
     UnknownTask,
     shown,
 )
-from sqla_jobs.lifecycle import Claimed, Definition, Synced
+from sqla_jobs.lifecycle import Claimed, Definition, Limited, Synced
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.tasks.limits import Limit, check_limit
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import (
@@ -73,6 +74,8 @@ class Registry(Generic[JobT]):
         self._schedules: dict[str, Definition] = {}
         self.fast: dict[str, int] = {}
         """How many jobs may be in a group, by the name of the task, of those with ``group_commit``."""
+        self.limited: dict[str, Limited] = {}
+        """How many of their jobs may run at once, of the tasks with a ``limit``, by their names."""
         self.passing: set[str] = set()
         """The names of the tasks whose jobs are deleted when they have succeeded."""
 
@@ -98,6 +101,7 @@ class Registry(Generic[JobT]):
         retention: dt.timedelta | None = None,
         on_missing: Missing = "cancel",
         result: bool = False,
+        limit: Limit | None = None,
     ) -> Task[..., R, JobT]:
         """Make a task of a callable.
 
@@ -108,6 +112,7 @@ class Registry(Generic[JobT]):
             retention: zero: its jobs are deleted when they have succeeded; None: they are kept.
             on_missing: what becomes of a job whose mapped objects are gone.
             result: whether what it returns is kept, by its return annotation.
+            limit: how many of its jobs may run at once; None: any number.
 
         Raises:
             TaskDefinitionError: it cannot be a task.
@@ -143,11 +148,14 @@ class Registry(Generic[JobT]):
             group_commit,
             on_missing,
             Returned(function, name) if result else None,
+            check_limit(limit, name, function, group_commit),
         )
         check_names(task.options.unique.by, name, function)
         self._tasks[name] = task
         if group_commit:
             self.fast[name] = group_commit
+        if limit is not None:
+            self.limited[name] = Limited(limit.number, task.limit_key)
         if retention is not None:
             self.passing.add(name)
         return task
@@ -163,6 +171,7 @@ class Registry(Generic[JobT]):
         for schedule in [each.name for each in self._schedules.values() if each.task == name]:
             del self._schedules[schedule]
         self.fast.pop(name, None)
+        self.limited.pop(name, None)
         self.passing.discard(name)
 
     def find(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> Task[..., Any, JobT]:

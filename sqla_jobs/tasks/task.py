@@ -22,6 +22,7 @@ from sqla_jobs.errors import (
 )
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import UNSET, Missing, Options
@@ -47,6 +48,7 @@ class Task(Generic[P, R_co, JobT]):
         group_commit: how many of its jobs may share a transaction; None: each has its own.
         on_missing: what becomes of a job whose mapped objects are gone.
         returns: how what it returns is kept; None: it is not.
+        limit: how many of its jobs may run at once; None: any number.
     """
 
     def __init__(
@@ -62,6 +64,7 @@ class Task(Generic[P, R_co, JobT]):
         group_commit: int | None = None,
         on_missing: Missing = "cancel",
         returns: Returned | None = None,
+        limit: Limit | None = None,
     ) -> None:
         # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
         update_wrapper(self, function, updated=())
@@ -78,6 +81,7 @@ class Task(Generic[P, R_co, JobT]):
         self.group_commit = group_commit
         self.on_missing: Missing = on_missing
         self.returns = returns
+        self.limit = limit
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -133,6 +137,7 @@ class Task(Generic[P, R_co, JobT]):
             self.group_commit,
             self.on_missing,
             self.returns,
+            self.limit,
         )
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
@@ -156,19 +161,27 @@ class Task(Generic[P, R_co, JobT]):
                 "by another name; give it one: @jobs.task(name='…')"
             )
         job = make(
-            self.model, {"task": self.name, "arguments": arguments, **self._columns, **self._key(arguments)}
+            self.model, {"task": self.name, "arguments": arguments, **self._columns, **self._keys(arguments)}
         )
         wakeup.mark(job, self.notify)
         if given is not None:
             keep(job, given)
         return job
 
-    def _key(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        unique = self.options.unique
-        if not unique.is_asked:
+    def _keys(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        unique, limit = self.options.unique, self.limit
+        if not unique.is_asked and limit is None:
             return {}
-        known = arguments if unique.key is not None else self.signature.with_defaults(arguments)
-        return unique.columns(self.name, known)
+        is_known = limit is None and unique.key is not None
+        known = arguments if is_known else self.signature.with_defaults(arguments)
+        keys = unique.columns(self.name, known)
+        return keys if limit is None else {**keys, "limit_key": limit.key_for(self.name, known)}
+
+    def limit_key(self, arguments: Mapping[str, Any]) -> str | None:
+        """What a job with these stored arguments is counted by; None: the task has no limit."""
+        if self.limit is None:
+            return None
+        return self.limit.key_for(self.name, self.signature.with_defaults(arguments))
 
     def enqueue(self, session: Session | scoped_session[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobT:
         """Make a job of this call in the Session's transaction; it is flushed, not committed.
@@ -178,7 +191,8 @@ class Task(Generic[P, R_co, JobT]):
         Raises:
             InvalidArguments: the call does not fit the task.
             ArgumentsNotStorable: a value cannot be kept as it is.
-            EnqueueError: the unique key is derived from a mapped object that has no primary key yet.
+            EnqueueError: the unique key, or that of the limit, is derived from a mapped object that has no
+                primary key yet.
             DuplicateJob: the job that holds the unique key is none that this transaction can see.
             TaskDefinitionError: the task has no name that a worker could know it by.
         """

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
-import hashlib
 import inspect
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal, NoReturn, TypeAlias, get_args
 
 from sqla_jobs import statements
 from sqla_jobs.errors import EnqueueError, InvalidOption, TaskDefinitionError, shown
+from sqla_jobs.tasks.keys import key_of
 
 Scope: TypeAlias = Literal["active", "queued"]
 """How long a job holds its key: until it is finished, or until it begins."""
@@ -21,8 +20,6 @@ By: TypeAlias = bool | Sequence[str]
 _OPTIONS: Final = {"unique": "by", "unique_key": "key", "unique_scope": "scope", "unique_for": "window"}
 _SECOND: Final = dt.timedelta(seconds=1)
 _LONGEST: Final = dt.timedelta(days=36_525)
-_LONGEST_KEY: Final = 500
-"""Bytes of a key that is stored as it is; an entry of the index has room for 2,700."""
 
 
 @dataclass(frozen=True)
@@ -159,15 +156,10 @@ def _check_window(window: object) -> None:
 
 
 def _key(task: str, of: str | Mapping[str, Any]) -> str:
-    """The task's name and a text, or values by name, as one JSON text: no two of them are alike."""
-
     def refuse(value: object) -> NoReturn:
         raise EnqueueError(
             f"{task}: its unique key is derived from {shown(value)}, which has no primary key yet; flush it"
             " first (session.flush()), or give the job a key of its own: using(unique_key='…')"
         )
 
-    key = json.dumps([task, of], sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=refuse)
-    if len(key.encode()) <= _LONGEST_KEY:
-        return key
-    return json.dumps([task[:100], f"sha256:{hashlib.sha256(key.encode()).hexdigest()}"], ensure_ascii=False)
+    return key_of(task, of, refuse)

@@ -28,7 +28,8 @@ def drain(
 
     Also those that jobs enqueue. A job that waits for its time is run when ``now`` has reached it; a failed
     attempt is tried again, and a snoozed job goes on, in a later call with a later ``now``. What is left to
-    workers by ``work_once``, and what is in a paused queue, is left here too.
+    workers by ``work_once``, and what is in a paused queue, is left here too; but jobs of tasks with a limit
+    are run, since here there is never more than one at a time.
 
     Parameters:
         jobs: the ``Jobs`` of the application.
@@ -53,7 +54,7 @@ def drain(
     if type(limit) is not int or limit < 1:
         raise InvalidOption(f"limit {shown(limit)}; expected a whole number from 1")
     ended: list[Finished] = []
-    while (finished := work_once(jobs, session, queues, now=now)) is not None:
+    while (finished := work_once(jobs, session, queues, now=now, limited=True)) is not None:
         ended.append(finished)
         _expire(own, jobs, finished.job.id)
         if raises and finished.failed and finished.error is not None:

@@ -127,7 +127,8 @@ class Hands:
                     continue
                 failures = 0
                 if not worked:
-                    self._crew.rest(news, is_empty=self._is_empty if self._limits.drain else None)
+                    is_empty = self._is_empty if self._limits.drain else None
+                    self._crew.rest(news, self._runner.slots.wait, is_empty=is_empty)
         except SystemExit:
             log.warning("a hook raised SystemExit: this thread runs no more jobs")
         finally:
@@ -185,6 +186,8 @@ class Hands:
             if not (isinstance(found, Claimed) and found.crashes):
                 hand.leave_suspects()
             hand.holds_suspects = False
+        if found is None and self._registry.limited:
+            return self._runner.claim(worker_id, queues)
         return found
 
     def _worker_that_goes_on(self, hand: _Hand) -> int | None:

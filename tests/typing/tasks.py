@@ -21,6 +21,7 @@ from sqla_jobs import (
     JobMixin,
     Jobs,
     JobState,
+    Limit,
     RetryPolicy,
     Snooze,
     Synced,
@@ -375,3 +376,21 @@ def workers(make: scoped_session[Session]) -> None:
     Worker(jobs, threads="4")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Worker(jobs, on_finish=no_session)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Worker(send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+
+# -- limits ----------------------------------------------------------------------------------------
+
+
+@jobs.task(limit=Limit(2, key="to"))
+def limited(session: Session, to: str) -> None:
+    """The signature stays."""
+
+
+def hold(session: Session) -> None:
+    assert_type(limited.enqueue(session, "x"), Job)
+    limited.enqueue(session, 7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Limit(2, key=("to", "copies"))
+    Limit("2")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    Limit(2, "to")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    Limit(2, key=7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.task(limit=2)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
