@@ -49,6 +49,16 @@ def test_a_quick_run_writes_a_table_and_json(folder: Path) -> None:
     assert result["versions"].keys() >= {"sqla-jobs", "SQLAlchemy", "psycopg"}
 
 
+def test_claims_behind_others_are_beside_the_plain_one() -> None:
+    suite = SUITES["claims"](Plan(1, only=("sqla_jobs t=4",), quick=True))
+    assert not suite.skipped
+    assert [label.partition(", ")[2] for label in suite.measurements] == [
+        "20,000 queued",
+        "behind 20,000 in a paused queue",
+        "behind 20,000 of others, where and its index",
+    ]
+
+
 def test_each_job_of_a_drain_has_its_effect_once(folder: Path) -> None:
     for runs in json.loads((folder / "row.json").read_text())["raw"].values():
         [figures] = runs

@@ -33,6 +33,8 @@ class Order:
     interval: float = 0.0
     trace: bool = False
     """Keep the start of every job."""
+    filtered: bool = False
+    """Of a worker: claim only the jobs that the queue itself has enqueued, and none of others."""
 
     def environment(self) -> dict[str, str]:
         return {VARIABLE: json.dumps(asdict(self))}

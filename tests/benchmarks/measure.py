@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
@@ -187,13 +187,23 @@ def latency(machine: Machine, variant: Variant, jobs: int, interval: float) -> F
 
 
 def backlog(
-    machine: Machine, variant: Variant, first: int, queued: int, others: int, columns: Mapping[str, str]
+    machine: Machine,
+    variant: Variant,
+    first: int,
+    queued: int,
+    others: int,
+    columns: Mapping[str, str],
+    *,
+    prepare: Sequence[str] = (),
+    filtered: bool = False,
 ) -> Figures:
     """The rate of the first jobs, where many more wait, or lie in the table in another state.
 
     Parameters:
         others: rows beside those that are queued.
         columns: what these others have in their columns, as SQL.
+        prepare: SQL that is executed when all are there.
+        filtered: the worker claims none of these others.
     """
     peer = variant.peer()
 
@@ -202,11 +212,13 @@ def backlog(
         with psycopg.connect(dsn, autocommit=True) as connection:
             multiply(connection, peer.table, queued - 1000, {})
             multiply(connection, peer.table, others, columns)
+            for sql in prepare:
+                connection.execute(sql)
             connection.execute("VACUUM ANALYZE")
 
     key = f"{variant.family or variant.name}, {queued} queued, {others} {sorted(columns)}"
     with machine.copy(key, fill) as dsn:
-        with WorkerProcess(Order(variant.name, "work", dsn, count=first)) as worker:
+        with WorkerProcess(Order(variant.name, "work", dsn, count=first, filtered=filtered)) as worker:
             worker.wait("READY")
             before = succeeded(dsn, peer)
             clock = Clock(machine, [worker])

@@ -16,7 +16,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column, sess
 from sqla_jobs import Finished, Job, Jobs, Worker
 from sqla_jobs.cli.pool import ping_after_a_pause
 
-from .base import Peer, hooks, pace, ready, timed
+from .base import Peer, hooks, order, pace, ready, timed
 
 
 class Base(DeclarativeBase):
@@ -45,6 +45,17 @@ class SqlaJobs(Peer):
         "finished_at": "now()",
     }
     scheduled = {"state": "'scheduled'", "run_at": "now() + interval '30 days'"}
+    ahead = {"run_at": "run_at - interval '1 day'"}
+    """Columns of jobs that come before all others, to be put into one of two places."""
+    paused = {"queue": "'paused'"}
+    pause = ("INSERT INTO sqla_jobs_queues (name, paused_at) VALUES ('paused', now())",)
+    of_others = {"arguments": """'{"n": -1}'"""}
+    indexes = tuple(
+        f"CREATE INDEX ON sqla_jobs ({order}) "
+        "WHERE state = 'queued' AND (CAST((arguments ->> 'n') AS INTEGER) >= 0)"
+        for order in ("priority DESC, run_at, id", "queue, priority DESC, run_at, id")
+    )
+    """As a worker of that filter asks for them."""
     rescue = "at once where session locks work, else 30 s after the last heartbeat"
 
     def __init__(
@@ -103,13 +114,18 @@ class SqlaJobs(Peer):
         logging.basicConfig(level=logging.INFO, format=shape, force=True)
         engine = _engine(dsn)
         ping_after_a_pause(engine)
-        worker = Worker(self.jobs, engine, threads=self.threads, on_finish=_on_finish)
+        options: dict[str, Any] = {"where": Job.arguments["n"].as_integer() >= 0} if order.filtered else {}
+        worker = Worker(self.jobs, engine, threads=self.threads, on_finish=_on_finish, **options)
         ready()
         worker.run()
 
 
 def has_fast_lane() -> bool:
     return "group_commit" in inspect.signature(Jobs.task).parameters
+
+
+def has_filters() -> bool:
+    return "where" in inspect.signature(Worker).parameters
 
 
 def has_enqueue_many() -> bool:

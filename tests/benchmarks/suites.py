@@ -152,6 +152,34 @@ def _states(variant: Variant, few: int, many: int) -> list[tuple[str, int, int, 
     return states
 
 
+def claims(plan: Plan) -> Suite:
+    title = (
+        "Claims: the first jobs of many, and behind many that are in a paused queue, or are not the worker's"
+    )
+    suite = Suite("claims", title, plan.fewest)
+    many, ours = 20_000 if plan.quick else MILLION, sqla_jobs_peer.SqlaJobs
+    for variant in plan.chosen(["sqla_jobs t=4", "sqla_jobs fast lane"]):
+        first = plan.jobs(min(variant.row, 5_000))
+        measured = partial(measure.backlog, variant=variant, first=first)
+        # Beside the first ones as many more, so that the queue does not run dry while they are measured.
+        behind = partial(measured, queued=2 * first + 1_000, others=many)
+        suite.add(
+            variant, partial(measured, queued=many, others=0, columns={}), f"{variant.name}, {many:,} queued"
+        )
+        suite.add(
+            variant,
+            partial(behind, columns={**ours.ahead, **ours.paused}, prepare=ours.pause),
+            f"{variant.name}, behind {many:,} in a paused queue",
+        )
+        label = f"{variant.name}, behind {many:,} of others, where and its index"
+        if sqla_jobs_peer.has_filters():
+            columns = {**ours.ahead, **ours.of_others}
+            suite.add(variant, partial(behind, columns=columns, prepare=ours.indexes, filtered=True), label)
+        else:
+            suite.skipped[label] = "Worker has no option where in this version"
+    return suite
+
+
 def xmin(plan: Plan) -> Suite:
     suite = Suite("xmin", "Under an old snapshot: the last quarter against the first", plan.fewest)
     names = ["sqla_jobs t=4", "sqla_jobs fast lane", "limit K=50", "pgqueuer b=100"]
@@ -177,5 +205,5 @@ def processes(plan: Plan) -> Suite:
 
 
 SUITES: dict[str, Callable[[Plan], Suite]] = {
-    make.__name__: make for make in (noop, row, add, enqueue, latency, backlog, xmin, processes)
+    make.__name__: make for make in (noop, row, add, enqueue, latency, backlog, claims, xmin, processes)
 }
