@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from sqlalchemy import Connection, Engine
-from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle, runner
+from sqla_jobs.awaited import Sync, method, session_of
 from sqla_jobs.errors import InvalidOption, TaskDefinitionError, shown
 from sqla_jobs.lifecycle import Cancelled, Retried
 from sqla_jobs.models import (
@@ -243,7 +243,8 @@ class Jobs(Recurring[JobT]):
         """The job of a task given by name, not yet in any Session."""
         return ByName(self, {}).job(task, **arguments)
 
-    def enqueue(self, session: Session | scoped_session[Any], task: str, /, **arguments: Any) -> JobT:
+    @method
+    def enqueue(self, session: Sync, task: str, /, **arguments: Any) -> JobT:
         """Enqueue a task by name in the Session's transaction; it need not be importable here.
 
         A task that is registered here checks and encodes the arguments; for any other they are plain
@@ -254,7 +255,8 @@ class Jobs(Recurring[JobT]):
         """
         return ByName(self, {}).enqueue(session, task, **arguments)
 
-    def enqueue_many(self, session: Session | scoped_session[Any], jobs: Iterable[JobT]) -> list[int]:
+    @method
+    def enqueue_many(self, session: Sync, jobs: Iterable[JobT]) -> list[int]:
         """Enqueue new jobs in the Session's transaction by one statement; returns their ids, in order.
 
         The jobs themselves stay outside of the Session and without an id. What is pending in it is
@@ -272,9 +274,8 @@ class Jobs(Recurring[JobT]):
 
     # -- cancel, retry, prune, pause ------------------------------------------------------------------
 
-    def cancel(
-        self, session: Session | scoped_session[Any], job: int | JobT, *, now: dt.datetime | None = None
-    ) -> Cancelled:
+    @method
+    def cancel(self, session: Sync, job: int | JobT, *, now: dt.datetime | None = None) -> Cancelled:
         """Cancel a job, in the Session's transaction; never waits. See `sqla_jobs.cancel`.
 
         Raises:
@@ -282,9 +283,10 @@ class Jobs(Recurring[JobT]):
         """
         return cancel(session, job, model=self.model, now=now)
 
+    @method
     def cancel_all(
         self,
-        session: Session | scoped_session[Any],
+        session: Sync,
         *,
         queue: str | None = None,
         task: str | Task[..., Any, Any] | None = None,
@@ -305,12 +307,13 @@ class Jobs(Recurring[JobT]):
             task = task.name
         if task is not None and not isinstance(task, str):
             raise InvalidOption(f"task {shown(task)}; expected a task, or the name of one")
-        own: Session = session() if isinstance(session, scoped_session) else session
+        own = session_of(session, "cancel_all")
         return lifecycle.cancel_waiting(own, self.model, queue=queue, task=task, now=now)
 
+    @method
     def retry(
         self,
-        session: Session | scoped_session[Any],
+        session: Sync,
         job: int | JobT,
         *,
         again: bool = False,
@@ -324,9 +327,10 @@ class Jobs(Recurring[JobT]):
         """
         return retry(session, job, again=again, model=self.model, now=now)
 
+    @method
     def prune(
         self,
-        session: Session | scoped_session[Any],
+        session: Sync,
         *,
         older_than: dt.timedelta = WEEK,
         states: Iterable[JobState | str] = PRUNED,
@@ -340,9 +344,8 @@ class Jobs(Recurring[JobT]):
         """
         return prune(session, older_than=older_than, states=states, limit=limit, model=self.model, now=now)
 
-    def pause(
-        self, session: Session | scoped_session[Any], queue: str, *, now: dt.datetime | None = None
-    ) -> bool:
+    @method
+    def pause(self, session: Sync, queue: str, *, now: dt.datetime | None = None) -> bool:
         """Begin no more jobs of a queue; False: it is paused already. See `sqla_jobs.pause`.
 
         Raises:
@@ -350,7 +353,8 @@ class Jobs(Recurring[JobT]):
         """
         return pause(session, queue, model=self.model, now=now)
 
-    def resume(self, session: Session | scoped_session[Any], queue: str) -> bool:
+    @method
+    def resume(self, session: Sync, queue: str) -> bool:
         """Begin the jobs of a queue again; False: it was not paused. See `sqla_jobs.resume`.
 
         Raises:
@@ -360,9 +364,10 @@ class Jobs(Recurring[JobT]):
 
     # -- run ---------------------------------------------------------------------------------------
 
+    @method
     def work_once(
         self,
-        session: Session | scoped_session[Any],
+        session: Sync,
         queues: Sequence[str] | None = None,
         *,
         now: dt.datetime | None = None,

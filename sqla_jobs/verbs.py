@@ -1,14 +1,18 @@
-"""The verbs of what is there already, as plain functions: cancel, retry, prune, pause. Session first."""
+"""The verbs of what is there already, as plain functions: cancel, retry, prune, pause. Session first.
+
+Each is awaited on an AsyncSession.
+"""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterable
-from typing import Any, Final
+from typing import Final
 
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
+from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle import Cancelled, Retried
 from sqla_jobs.models import Job, JobMixin, check_queue
@@ -20,8 +24,9 @@ PRUNED: Final = (JobState.SUCCEEDED, JobState.CANCELLED)
 _FINAL: Final = tuple(each.value for each in JobState if each.is_final)
 
 
+@verb
 def cancel(
-    session: Session | scoped_session[Any],
+    session: Sync,
     job: int | JobMixin,
     *,
     model: type[JobMixin] = Job,
@@ -42,13 +47,14 @@ def cancel(
         JobNotFound: there is none of that id.
         InvalidOption: it is no id, nor a job that is enqueued.
     """
-    own = _session(session, "cancel")
+    own = session_of(session, "cancel")
     model, job_id = _found(own, "cancel", model, job)
     return lifecycle.cancel(own, model, job_id, now=now)
 
 
+@verb
 def retry(
-    session: Session | scoped_session[Any],
+    session: Sync,
     job: int | JobMixin,
     *,
     again: bool = False,
@@ -76,13 +82,14 @@ def retry(
         DuplicateJob: another job holds its unique key; the transaction is as it was.
         InvalidOption: it is no id, nor a job that is enqueued.
     """
-    own = _session(session, "retry")
+    own = session_of(session, "retry")
     model, job_id = _found(own, "retry", model, job)
     return lifecycle.retry(own, model, job_id, again=again, now=now)
 
 
+@verb
 def prune(
-    session: Session | scoped_session[Any],
+    session: Sync,
     *,
     older_than: dt.timedelta = WEEK,
     states: Iterable[JobState | str] = PRUNED,
@@ -109,7 +116,7 @@ def prune(
     Raises:
         InvalidOption: an age below zero, a state that is not final, a limit below one.
     """
-    own = _session(session, "prune")
+    own = session_of(session, "prune")
     ages = dict.fromkeys(_final(states), lifecycle.check_age("older_than", older_than))
     if limit is not None and (type(limit) is not int or limit < 1):
         raise InvalidOption(f"limit {shown(limit)}; expected a whole number from 1, or None for all")
@@ -117,8 +124,9 @@ def prune(
     return sum(lifecycle.prune(own, model, ages, limit=limit, now=now))
 
 
+@verb
 def pause(
-    session: Session | scoped_session[Any],
+    session: Sync,
     queue: str,
     *,
     model: type[JobMixin] = Job,
@@ -140,10 +148,11 @@ def pause(
     Raises:
         InvalidQueueName: it cannot be the name of a queue.
     """
-    return lifecycle.pause(_session(session, "pause"), model, check_queue(queue), now=now)
+    return lifecycle.pause(session_of(session, "pause"), model, check_queue(queue), now=now)
 
 
-def resume(session: Session | scoped_session[Any], queue: str, *, model: type[JobMixin] = Job) -> bool:
+@verb
+def resume(session: Sync, queue: str, *, model: type[JobMixin] = Job) -> bool:
     """Begin the jobs of a queue again, from the commit of the Session's transaction on; undoes `pause`.
 
     Parameters:
@@ -155,7 +164,7 @@ def resume(session: Session | scoped_session[Any], queue: str, *, model: type[Jo
     Raises:
         InvalidQueueName: it cannot be the name of a queue.
     """
-    return lifecycle.resume(_session(session, "resume"), model, check_queue(queue))
+    return lifecycle.resume(session_of(session, "resume"), model, check_queue(queue))
 
 
 def _final(states: Iterable[JobState | str]) -> list[JobState]:
@@ -172,17 +181,11 @@ def _final(states: Iterable[JobState | str]) -> list[JobState]:
 
 
 def _found(
-    session: Session, verb: str, model: type[JobMixin], job: int | JobMixin
+    session: Session, name: str, model: type[JobMixin], job: int | JobMixin
 ) -> tuple[type[JobMixin], int]:
     session.flush()  # the job itself may be pending
     if isinstance(job, JobMixin):
         model, job = type(job), job.id
     if type(job) is not int:
-        raise InvalidOption(f"{verb}(…, {shown(job)}); expected the id of a job, or a job that is enqueued")
+        raise InvalidOption(f"{name}(…, {shown(job)}); expected the id of a job, or a job that is enqueued")
     return model, job
-
-
-def _session(given: Session | scoped_session[Any], verb: str) -> Session:
-    if not isinstance(given, (Session, scoped_session)):
-        raise InvalidOption(f"{verb}({shown(given)}, …); expected a Session or scoped_session first")
-    return given() if isinstance(given, scoped_session) else given

@@ -95,7 +95,9 @@ def test_jobs_get_their_ids_in_the_order_of_their_enqueueing(
 
 @pytest.mark.parametrize("first", ["a", None, 5, Session, object()])
 def test_what_is_no_session_is_refused(jobs: Jobs[Job], task: Task[Any, None, Job], first: Any) -> None:
-    with pytest.raises(InvalidArguments, match=r"expected a Session or scoped_session.*run_sync"):
+    with pytest.raises(
+        InvalidArguments, match=r"expected a Session, scoped_session, AsyncSession or async_scoped_session"
+    ):
         task.enqueue(first, "a")
     with pytest.raises(InvalidArguments, match="expected a Session"):
         jobs.enqueue(first, "send", to="a")

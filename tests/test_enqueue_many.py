@@ -203,7 +203,9 @@ def test_it_is_in_the_callers_transaction(database: Database) -> None:
 
 @pytest.mark.parametrize("first", [None, 5, Session, [send]])
 def test_what_is_no_session_is_refused(first: Any) -> None:
-    with pytest.raises(InvalidOption, match=r"expected a Session or scoped_session first.*run_sync"):
+    with pytest.raises(
+        InvalidOption, match=r"expected a Session, scoped_session, AsyncSession or async_scoped"
+    ):
         jobs.enqueue_many(first, [send.job(1)])
 
 

@@ -87,7 +87,7 @@ def test_an_unknown_job_is_an_error(session: Session) -> None:
 def test_what_is_no_job_is_refused(session: Session, given: Any) -> None:
     with pytest.raises(InvalidOption, match=r"retry\(…, .*\); expected the id of a job"):
         retry(session, given)
-    with pytest.raises(InvalidOption, match="expected a Session or scoped_session first"):
+    with pytest.raises(InvalidOption, match="expected a Session, scoped_session, AsyncSession"):
         retry(1, session)  # type: ignore[arg-type]
 
 

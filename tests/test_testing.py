@@ -191,7 +191,10 @@ def test_a_job_that_goes_on_for_ever_is_told_of(session: Session, shop: Shop) ->
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda s, shop: drain(object(), shop.jobs), r"drain\(<object .*expected a Session.*run_sync\(drain"),
+        (
+            lambda s, shop: drain(object(), shop.jobs),
+            r"drain\(<object .*expected a Session, scoped_session, AsyncSession",
+        ),
         (lambda s, shop: drain(s, shop.order), r"drain\(session, <Task order>\); expected the Jobs"),
         (lambda s, shop: drain(s, shop.jobs, limit=0), "limit 0; expected a whole number from 1"),
         (lambda s, shop: enqueued(None), r"enqueued\(None, …\); expected a Session"),

@@ -6,9 +6,10 @@ import datetime as dt
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import scoped_session
 
 from sqla_jobs import lifecycle
+from sqla_jobs.awaited import Sync, session_of
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.lifecycle import Written
 from sqla_jobs.outcome import JobState, decide
@@ -21,7 +22,7 @@ from sqla_jobs.tasks import Registry, check_queues, running
 
 def work_once(
     registry: Registry[Any],
-    session: Session | scoped_session[Any],
+    session: Sync,
     queues: Sequence[str] | None = None,
     *,
     now: dt.datetime | None = None,
@@ -36,7 +37,7 @@ def work_once(
             in a transaction that is not committed.
 
     Raises:
-        InvalidOption: ``queues`` is a text, or names what cannot be a queue.
+        InvalidOption: it is no Session; or ``queues`` is a text, or names what cannot be a queue.
         JobEscaped: the job ended the caller's transaction, or changed its own row.
         DBAPIError: a serialization failure or deadlock.
         InvalidRequestError: the Session is in AUTOCOMMIT.
@@ -44,8 +45,8 @@ def work_once(
         Once it has claimed a job, whatever it raises, nothing is recorded and the caller's transaction
         has been rolled back: half a job may have been in it.
     """
+    own = session_of(session, "work_once")
     queues = check_queues(queues)
-    own: Session = session() if isinstance(session, scoped_session) else session
     model = registry.model
     if isinstance(session, scoped_session):
         keep_in_registry(session)

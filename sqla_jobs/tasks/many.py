@@ -11,12 +11,13 @@ from itertools import chain, islice
 from typing import Any, Final, TypeVar
 
 from sqlalchemy import Connection, inspect
-from sqlalchemy.orm import Mapper, Session, scoped_session
+from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 
 from sqla_jobs import flush, lifecycle, wakeup
 from sqla_jobs.arguments import given_to, put
-from sqla_jobs.errors import EnqueueError, InvalidOption, shown
+from sqla_jobs.awaited import Sync, session_of
+from sqla_jobs.errors import EnqueueError, shown
 from sqla_jobs.models import JobMixin
 
 JobT = TypeVar("JobT", bound=JobMixin)
@@ -26,18 +27,11 @@ BATCH = 2_000
 _CALL: Final = "_sqla_jobs_call"
 
 
-def enqueue_many(
-    model: type[JobT], session: Session | scoped_session[Any], jobs: Iterable[JobT]
-) -> list[int]:
+def enqueue_many(model: type[JobT], session: Sync, jobs: Iterable[JobT]) -> list[int]:
     """Enqueue new jobs of a model in the Session's transaction; see `Jobs.enqueue_many`."""
-    if not isinstance(session, (Session, scoped_session)):
-        raise InvalidOption(
-            f"enqueue_many({shown(session)}, …); expected a Session or scoped_session first"
-            " (an AsyncSession runs it: await session.run_sync(jobs.enqueue_many, …))"
-        )
+    own = session_of(session, "enqueue_many")
     if not isinstance(jobs, Iterable):
         raise EnqueueError(f"enqueue_many(…, {shown(jobs)}); expected jobs: [task.job(…) for … in …]")
-    own: Session = session() if isinstance(session, scoped_session) else session
     call = _Call(model, own)
     coming = iter(jobs)
     # A list is in memory as it is; and in one statement unique keys are taken in their order.

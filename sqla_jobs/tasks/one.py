@@ -124,4 +124,4 @@ def _takes_it(connection: Connection) -> bool:
     """Whether the INSERT is written for its driver, and names the tables that it uses."""
     dialect = connection.dialect
     translated = connection.get_execution_options().get("schema_translate_map")
-    return dialect.driver == "psycopg" and not dialect.is_async and not translated
+    return dialect.driver == "psycopg" and not translated

@@ -6,10 +6,8 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
-from sqlalchemy.orm import Session, scoped_session
-
+from sqla_jobs.awaited import Sync, method, session_of
 from sqla_jobs.cron import Cron, Rule
-from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle import Synced
 from sqla_jobs.models import JobMixin
 from sqla_jobs.tasks.registry import Registry
@@ -106,9 +104,10 @@ class Recurring(Registry[JobT]):
 
         return decorate
 
+    @method
     def sync_schedules(
         self,
-        session: Session | scoped_session[Any],
+        session: Sync,
         *,
         prune: bool = False,
         force: bool = False,
@@ -138,10 +137,5 @@ class Recurring(Registry[JobT]):
             TaskDefinitionError: a task has no name that a worker could know it by.
             InvalidOption: the first argument is no Session.
         """
-        if not isinstance(session, (Session, scoped_session)):
-            raise InvalidOption(
-                f"sync_schedules({shown(session)}); expected a Session or scoped_session"
-                " (an AsyncSession runs it: await session.run_sync(jobs.sync_schedules))"
-            )
-        own: Session = session() if isinstance(session, scoped_session) else session
+        own = session_of(session, "sync_schedules")
         return self.sync(own, prune=prune, force=force, now=now)

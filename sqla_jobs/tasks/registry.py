@@ -9,11 +9,12 @@ from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any, Generic, TypeVar
 
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session
 
 # flush: for what it does at every flush that has jobs
 from sqla_jobs import flush, lifecycle, wakeup  # noqa: F401
 from sqla_jobs.arguments import Returned, Signature, encode_untyped
+from sqla_jobs.awaited import Sync, method
 from sqla_jobs.cron import Rule
 from sqla_jobs.errors import (
     InvalidOption,
@@ -297,7 +298,8 @@ class ByName(Generic[JobT]):
         wakeup.mark(job, self.registry.notify)
         return job
 
-    def enqueue(self, session: Session | scoped_session[Any], task: str, /, **arguments: Any) -> JobT:
+    @method
+    def enqueue(self, session: Sync, task: str, /, **arguments: Any) -> JobT:
         """Make a job of the task of that name in the Session's transaction; see `job`."""
         check_session(session, str(task))
         return enqueue(session, self.job(task, **arguments))

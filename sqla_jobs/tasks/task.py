@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from functools import update_wrapper
-from typing import Any, Generic, ParamSpec, TypeVar
+from typing import Any, Generic, ParamSpec, TypeVar, overload
 
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs import lifecycle, wakeup
 from sqla_jobs.arguments import Given, Returned, Signature, keep
+from sqla_jobs.awaited import ANY_SESSION, Awaited, Sync, method
 from sqla_jobs.errors import (
     Cancel,
     InvalidArguments,
@@ -183,8 +184,11 @@ class Task(Generic[P, R_co, JobT]):
             return None
         return self.limit.key_for(self.name, self.signature.with_defaults(arguments))
 
-    def enqueue(self, session: Session | scoped_session[Any], /, *args: P.args, **kwargs: P.kwargs) -> JobT:
+    @method
+    def enqueue(self, session: Sync, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
         """Make a job of this call in the Session's transaction; it is flushed, not committed.
+
+        ``await`` it with an AsyncSession, as every verb.
 
         If another job holds its unique key, that one is returned, as it is: its ``duplicate`` is true.
 
@@ -199,9 +203,14 @@ class Task(Generic[P, R_co, JobT]):
         check_session(session, self.name)
         return enqueue(session, self.job(*args, **kwargs))
 
+    @overload
+    def result(self: Task[P, T | Snooze | Cancel, JobT], session: Sync, job: int | JobMixin) -> T: ...
+    @overload
     def result(
-        self: Task[P, T | Snooze | Cancel, JobT], session: Session | scoped_session[Any], job: int | JobMixin
-    ) -> T:
+        self: Task[P, T | Snooze | Cancel, JobT], session: Awaited, job: int | JobMixin
+    ) -> Coroutine[Any, Any, T]: ...
+    @method
+    def result(self, session: Sync, job: int | JobMixin) -> Any:
         """What a job of this task, which has ``result=True``, returned.
 
         A mapped object is loaded by this Session. `Snooze` and `Cancel` are no results.
@@ -236,8 +245,7 @@ class Task(Generic[P, R_co, JobT]):
         def refuse(value: object, reason: str) -> ResultNotLoadable:
             return ResultNotLoadable(left.job_id, self.name, value, reason)
 
-        value: T = self.returns.load(left.result(), own, refuse)
-        return value
+        return self.returns.load(left.result(), own, refuse)
 
     def _id_of(self, session: Session, job: object) -> int:
         if isinstance(job, self.model):
@@ -257,6 +265,5 @@ def check_session(session: object, task: str, verb: str = "enqueue") -> None:
         raise InvalidArguments(
             task,
             f"{task}: {verb}(session, …)",
-            f"the first argument is {shown(session)}; expected a Session or scoped_session"
-            f" (an AsyncSession runs it: await session.run_sync(task.{verb}, …))",
+            f"the first argument is {shown(session)}; expected {ANY_SESSION}",
         )

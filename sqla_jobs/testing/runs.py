@@ -7,16 +7,17 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session
 
+from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.errors import InvalidOption, JobsError, shown
 from sqla_jobs.runner import Finished, work_once
 from sqla_jobs.tasks import Registry
-from sqla_jobs.testing.waiting import session_of
 
 
+@verb
 def drain(
-    session: Session | scoped_session[Any],
+    session: Sync,
     jobs: Registry[Any],
     queues: Sequence[str] | None = None,
     *,

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, TypeVar, overload
 
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
 from sqla_jobs.arguments import encode_untyped
+from sqla_jobs.awaited import Awaited, Sync, session_of, verb
 from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.models import Job, JobMixin, check_queue
 from sqla_jobs.outcome import JobState
@@ -21,26 +22,9 @@ _SHOWN = 20
 """How many jobs a failure shows."""
 
 
-def session_of(given: Session | scoped_session[Any], caller: str) -> Session:
-    """The Session itself.
-
-    Raises:
-        InvalidOption: it is none.
-    """
-    if isinstance(given, scoped_session):
-        own: Session = given()
-        return own
-    if not isinstance(given, Session):
-        raise InvalidOption(
-            f"{caller}({shown(given)}, …); expected a Session or scoped_session first"
-            f" (an AsyncSession runs it: await session.run_sync({caller}, …))"
-        )
-    return given
-
-
 @overload
 def enqueued(
-    session: Session | scoped_session[Any],
+    session: Sync,
     task: Task[..., Any, JobT],
     /,
     *,
@@ -51,7 +35,7 @@ def enqueued(
 ) -> list[JobT]: ...
 @overload
 def enqueued(
-    session: Session | scoped_session[Any],
+    session: Sync,
     task: str | None = None,
     /,
     *,
@@ -62,7 +46,7 @@ def enqueued(
 ) -> list[JobT]: ...
 @overload
 def enqueued(
-    session: Session | scoped_session[Any],
+    session: Sync,
     task: str | None = None,
     /,
     *,
@@ -71,8 +55,42 @@ def enqueued(
     arguments: Mapping[str, Any] | None = None,
     **matching: Any,
 ) -> list[Job]: ...
+@overload
 def enqueued(
-    session: Session | scoped_session[Any],
+    session: Awaited,
+    task: Task[..., Any, JobT],
+    /,
+    *,
+    model: type[JobT] | None = None,
+    queue: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    **matching: Any,
+) -> Coroutine[Any, Any, list[JobT]]: ...
+@overload
+def enqueued(
+    session: Awaited,
+    task: str | None = None,
+    /,
+    *,
+    model: type[JobT],
+    queue: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    **matching: Any,
+) -> Coroutine[Any, Any, list[JobT]]: ...
+@overload
+def enqueued(
+    session: Awaited,
+    task: str | None = None,
+    /,
+    *,
+    model: None = None,
+    queue: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    **matching: Any,
+) -> Coroutine[Any, Any, list[Job]]: ...
+@verb
+def enqueued(
+    session: Sync,
     task: Task[..., Any, Any] | str | None = None,
     /,
     *,
@@ -80,7 +98,7 @@ def enqueued(
     queue: str | None = None,
     arguments: Mapping[str, Any] | None = None,
     **matching: Any,
-) -> list[Any]:
+) -> Any:
     """The jobs that are not finished, in the order in which they were enqueued.
 
     Also those that wait for their time, or to be tried again. What is pending in the Session is flushed.
@@ -103,8 +121,9 @@ def enqueued(
     return _Wanted(task, model, queue, arguments, matching).among(own)
 
 
+@verb
 def assert_enqueued(
-    session: Session | scoped_session[Any],
+    session: Sync,
     task: Task[..., Any, Any] | str | None = None,
     /,
     *,
@@ -140,8 +159,9 @@ def assert_enqueued(
     )
 
 
+@verb
 def refute_enqueued(
-    session: Session | scoped_session[Any],
+    session: Sync,
     task: Task[..., Any, Any] | str | None = None,
     /,
     *,
@@ -164,7 +184,7 @@ def refute_enqueued(
         raise AssertionError(f"expected no job{wanted} to be enqueued, found {number}:{_listed(found)}")
 
 
-def _flushed(given: Session | scoped_session[Any], caller: str) -> Session:
+def _flushed(given: Sync, caller: str) -> Session:
     # Before anything is matched: an object among the arguments may be pending, and has its key after that.
     own = session_of(given, caller)
     own.flush()

@@ -99,18 +99,18 @@ def enqueues(session: Session, scoped: scoped_session[Session], at: dt.datetime)
     assert_type(legacy.enqueue(session, order=1), Job)
     assert_type(mail.enqueue(session, "a"), Job)
 
-    send.enqueue(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    send.enqueue(session, 5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    send.enqueue(session, "a", 2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    send.enqueue(session, "a", copies="2")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    send.enqueue(session, "a", copy=2)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    send.enqueue("a")  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue]
-    send.enqueue("a", "a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    remind.enqueue(session, order=1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    remind.enqueue(session, 1, weight="x")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    clean.enqueue(session, 1)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    legacy.enqueue(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    mail.enqueue(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    send.enqueue(session)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    send.enqueue(session, 5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    send.enqueue(session, "a", 2)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    send.enqueue(session, "a", copies="2")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    send.enqueue(session, "a", copy=2)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    send.enqueue("a")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    send.enqueue("a", "a")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    remind.enqueue(session, order=1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    remind.enqueue(session, 1, weight="x")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    clean.enqueue(session, 1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    legacy.enqueue(session, "1")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    mail.enqueue(session)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
 
 def makes_jobs(session: Session) -> None:
@@ -127,8 +127,8 @@ def uses_options(session: Session, at: dt.datetime) -> None:
     assert_type(slow.enqueue(session, "a", copies=2), Job)
     assert_type(slow.job("a"), Job)
     assert_type(slow(session, "a"), bool)
-    slow.enqueue(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    slow.enqueue(session, 5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    slow.enqueue(session)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    slow.enqueue(session, 5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     send.using(queue=5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     send.using(delay=60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     send.using(colour="red")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
@@ -143,12 +143,12 @@ def by_name(session: Session) -> None:
     assert_type(jobs.enqueue_many(session, [send.job("a"), clean.job()]), list[int])
     jobs.enqueue_many(session, (clean.job() for _ in range(2)))
     jobs.enqueue_many(scoped_session(sessionmaker()), [])
-    jobs.enqueue_many(session, ["a"])  # type: ignore[list-item] # pyright: ignore[reportArgumentType]
-    jobs.enqueue_many(session, send.job("a"))  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    jobs.enqueue_many([clean.job()])  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue]
+    jobs.enqueue_many(session, ["a"])  # type: ignore[list-item] # pyright: ignore[reportCallIssue, reportArgumentType]
+    jobs.enqueue_many(session, send.job("a"))  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    jobs.enqueue_many([clean.job()])  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
-    jobs.enqueue(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    jobs.enqueue(session, "shop.send", "a")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    jobs.enqueue(session, send)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    jobs.enqueue(session, "shop.send", "a")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
 
 
 # -- results ---------------------------------------------------------------------------------------
@@ -175,9 +175,9 @@ def kept(session: Session, scoped: scoped_session[Session], job: Job) -> None:
     assert_type(count.using(queue="slow").result(scoped, job), int | None)
     assert_type(ask.result(session, job), list[str])
     assert_type(end.result(session, job), str)
-    count.result(session)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
-    count.result(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    count.result(1)  # type: ignore[call-arg, arg-type] # pyright: ignore[reportCallIssue]
+    count.result(session)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
+    count.result(session, "1")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    count.result(1)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     jobs.task(result="yes")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
 
 
@@ -203,8 +203,8 @@ def objects(session: Session, order: Order) -> None:
     assert_type(ship.enqueue(session, order), Job)
     assert_type(ship.job(order, also=[order]), Job)
     assert_type(ship(session, order), Order)
-    ship.enqueue(session, 7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    ship.enqueue(session, order.id)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    ship.enqueue(session, 7)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    ship.enqueue(session, order.id)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     ship.job([order])  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     ship.job(order, order)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     ship.job(None)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
@@ -290,10 +290,10 @@ def scheduled(session: Session) -> None:
     """The task is what it was."""
     assert_type(mail_report(session, "a"), int)
     assert_type(mail_report.enqueue(session, "a"), Job)
-    mail_report.enqueue(session, 5)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    mail_report.enqueue(session, 5)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     assert_type(jobs.sync_schedules(session, prune=True), Synced)
     assert_type(jobs.sync_schedules(session).changed, tuple[str, ...])
-    jobs.sync_schedules("a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.sync_schedules("a")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     jobs.every(60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     jobs.every(dt.timedelta(1), overlap="forbid")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     jobs.cron("@daily", every=5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
@@ -332,7 +332,7 @@ def own_model(session: Session) -> None:
     job = dun.job(1)
     job.tenant = 1
     job.tenant = "one"  # type: ignore[assignment] # pyright: ignore[reportAttributeAccessIssue]
-    bill.enqueue(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    bill.enqueue(session, "1")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 # -- what comes back -------------------------------------------------------------------------------
@@ -354,8 +354,8 @@ def results(session: Session) -> None:
     job = send.enqueue(session, "a")
     assert_type((job.is_finished, job.duration), tuple[bool, dt.timedelta | None])
     select(Job.task, Job.wait).where(Job.is_finished, TenantJob.duration > dt.timedelta(hours=1))
-    drain(session, send)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    assert_enqueued(send, to="a")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    drain(session, send)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert_enqueued(send, to="a")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     assert_type(jobs.find("send"), Task[..., Any, Job])
     assert_type(send.enqueue(session, "a").run_at, dt.datetime)
 
