@@ -582,7 +582,7 @@ def test_of_no_job_at_all(session: Session) -> None:
     for wrong in ("1", True, None, Item()):
         with pytest.raises(InvalidOption, match="expected the id of a job, or a Job that is enqueued"):
             task.result(session, wrong)
-    with pytest.raises(errors.InvalidArguments, match="expected a Session or scoped_session"):
+    with pytest.raises(errors.InvalidArguments, match="expected a Session, scoped_session, AsyncSession"):
         task.result(1, 1)
 
 
