@@ -243,7 +243,7 @@ def unique(session: Session) -> None:
     assert_type(send.using(unique_key="a", unique_for=dt.timedelta(hours=1)).job("a"), Job)
     assert_type(send.using(unique_key=None).job("a"), Job)
     assert_type(jobs.using(unique_key="a", unique_scope="active").enqueue(session, "b"), Job)
-    pack.enqueue(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    pack.enqueue(session, "1")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     send.using(unique_key=7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     send.using(unique_key="a", unique_scope="ever")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     send.using(unique_key="a", unique_for=60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
