@@ -388,7 +388,7 @@ def limited(session: Session, to: str) -> None:
 
 def hold(session: Session) -> None:
     assert_type(limited.enqueue(session, "x"), Job)
-    limited.enqueue(session, 7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    limited.enqueue(session, 7)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
     Limit(2, key=("to", "copies"))
     Limit("2")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Limit(2, "to")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
