@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Jobs, Limit, RetryPolicy, Snooze, Worker, lifecycle
 from sqla_jobs.lifecycle import Counted
-from sqla_jobs.runner import limits
+from sqla_jobs.runner import limits, trail
 from sqla_jobs.testing import drain as drain_here
 from tests.support.lane import Lane
 from tests.support.server import Database
@@ -227,7 +227,16 @@ def test_a_full_key_is_passed_over_for_a_second(lane: Lane, clock: list[float]) 
     assert lane.runner.slots.wait is None
 
 
-def test_or_until_a_job_of_it_ends_here(lane: Lane, clock: list[float]) -> None:
+@pytest.mark.parametrize("writes", [False, True])
+def test_or_until_a_job_of_it_ends_here(lane: Lane, clock: list[float], writes: bool) -> None:
+    """Whichever way its outcome is recorded."""
+
+    def write(session: Session, customer: int) -> None:
+        session.execute(text("SELECT 1"))
+
+    if writes:
+        lane.jobs.unregister("t")
+        lane.jobs.task(name="t", limit=Limit(2, key="customer"))(write)
     *_, third = enqueue(lane, "t", 7, 7, 7)
     running = [lane.claim() for _ in range(2)]
     assert lane.runner.claim(lane.worker_id, None) is None
@@ -266,13 +275,14 @@ def test_all_full_keys_are_found_at_once(lane: Lane) -> None:
 
 @pytest.mark.parametrize("queues", [None, ["a", "b"]], ids=["any", "given"])
 def test_a_blocked_job_is_found_again_behind_which_others_were_claimed(
-    lane: Lane, clock: list[float], queues: list[str] | None
+    lane: Lane, clock: list[float], queues: list[str] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Claims go on behind the last one; what has become free before it is looked for within a second."""
+    """Claims go on behind the last one; what has become free before it is looked for as soon as it may be."""
+    monkeypatch.setattr(trail, "BLIND", PATIENCE)
     enqueue(lane, "t", 7, 7, queue="a")
     running = [lane.claim(), lane.claim()]
     (blocked,) = enqueue(lane, "t", 7, queue="a")
-    enqueue(lane, "free", *range(9), queue="a")
+    enqueue(lane, "free", *range(30), queue="a")
 
     def claim() -> int:
         job = lane.runner.claim(lane.worker_id, queues)
@@ -423,6 +433,21 @@ def test_what_goes_back_gives_its_slot_to_another(database: Database) -> None:
     drain(jobs, database, threads=2)
     assert ran == ["fails", "snoozes", "works"]
     assert database.scalar("SELECT count(DISTINCT limit_key) FROM sqla_jobs") == 1
+
+
+def test_a_worker_with_a_filter_counts_its_own_jobs_only(database: Database, jobs: Jobs[Job]) -> None:
+    """What others claim of a key counts all the same; what it may not claim stays as it is."""
+    with database.sessionmaker.begin() as session:
+        for priority in (1, 0, 1, 0):
+            jobs.using(priority=priority).enqueue(session, "t", customer=7)
+        # As from SQL: the key is written by whoever claims it.
+        session.add(Job(task="t", arguments={"customer": 7}, priority=1, state="queued"))
+        session.add(Job(task="t", arguments={"customer": 7}, priority=0, state="queued"))
+    drain(jobs, database, where=Job.priority == 0, drain=False, max_jobs=3)
+    found = database.rows("SELECT DISTINCT priority, state, limit_key IS NULL FROM sqla_jobs ORDER BY 1, 3")
+    assert [tuple(each) for each in found] == [
+        (0, "succeeded", False), (1, "queued", False), (1, "queued", True),
+    ]  # fmt: skip
 
 
 # -- in the caller's transaction -------------------------------------------------------------------
