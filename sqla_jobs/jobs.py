@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar, overload
 
 from sqlalchemy import Connection, Engine
 
@@ -29,6 +29,7 @@ from sqla_jobs.runner import Finished
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import (
     UNSET,
+    AsyncSessions,
     By,
     ByName,
     Limit,
@@ -43,6 +44,9 @@ from sqla_jobs.tasks import (
 )
 from sqla_jobs.verbs import PRUNED, WEEK, cancel, pause, prune, resume, retry
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
+
+if TYPE_CHECKING:  # see tasks.sessions
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -62,6 +66,7 @@ class Jobs(Recurring[JobT]):
     Parameters:
         model: the job model; your own ``class MyJob(JobMixin, Base)`` or the library's ``Job``.
         sessionmaker: makes the Sessions of workers that are given none of their own.
+        async_sessionmaker: the same of AsyncSessions, for tasks that are coroutines.
         notify: how workers are told of a new job. ``"transaction"``: with the commit that makes it.
             ``"after_commit"``: right after it, by a connection of its own; for many commits at once, since
             the server lets only one at a time notify. False: they are not, and find it by polling; behind
@@ -80,6 +85,7 @@ class Jobs(Recurring[JobT]):
         self: Jobs[Job],
         *,
         sessionmaker: Sessions | None = None,
+        async_sessionmaker: AsyncSessions | AsyncEngine | None = None,
         notify: Mode = DEFAULT_MODE,
         prune_after: dt.timedelta | None = WEEK,
         prune_failed_after: dt.timedelta | None = None,
@@ -91,6 +97,7 @@ class Jobs(Recurring[JobT]):
         sessionmaker: Sessions | None = None,
         notify: Mode = DEFAULT_MODE,
         *,
+        async_sessionmaker: AsyncSessions | AsyncEngine | None = None,
         prune_after: dt.timedelta | None = WEEK,
         prune_failed_after: dt.timedelta | None = None,
     ) -> None: ...
@@ -100,10 +107,11 @@ class Jobs(Recurring[JobT]):
         sessionmaker: Sessions | None = None,
         notify: Mode = DEFAULT_MODE,
         *,
+        async_sessionmaker: AsyncSessions | AsyncEngine | None = None,
         prune_after: dt.timedelta | None = WEEK,
         prune_failed_after: dt.timedelta | None = None,
     ) -> None:
-        super().__init__(model, sessionmaker, notify)
+        super().__init__(model, sessionmaker, notify, async_sessionmaker)
         keep_house(self, prune_after, prune_failed_after)
 
     # -- tasks -------------------------------------------------------------------------------------

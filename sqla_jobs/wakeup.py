@@ -171,6 +171,7 @@ def _close(opened: set[Any], pid: int) -> None:
 
 def _notice_a_dead_network(driver: Any, _: Any) -> None:
     """Let the system notice within half a minute that the server is not there any more."""
+    driver = getattr(driver, "driver_connection", driver)  # of an asyncio one
     with contextlib.suppress(OSError), socket.socket(fileno=os.dup(driver.fileno())) as its:
         if its.family == socket.AF_UNIX:
             return

@@ -157,7 +157,7 @@ def j_sql_commit(s: Session, lab: Lab) -> None:
 def j_raw_commit(s: Session, lab: Lab) -> None:
     s.add(Item(name="a"))
     s.flush()
-    driver: Any = s.connection().connection.driver_connection
+    driver: Any = s.connection().connection.dbapi_connection
     driver.commit()
     lab.look()
 

@@ -158,7 +158,7 @@ SENT = [
 
 
 def driver(s: Session) -> Any:
-    return s.connection().connection.driver_connection
+    return s.connection().connection.dbapi_connection
 
 
 def ours(s: Session) -> str:

@@ -154,9 +154,6 @@ def test_a_name_must_be_a_text_that_a_row_can_hold(jobs: Jobs[Job], name: Any) -
         jobs.task(name=name)(send)
 
 
-async def later(session: Session) -> None: ...
-
-
 async def stream(session: Session) -> AsyncIterator[int]:
     yield 1
 
@@ -165,16 +162,9 @@ def generate(session: Session) -> Iterator[int]:
     yield 1
 
 
-class Lazy:
-    async def __call__(self, session: Session) -> None: ...
-
-
 @pytest.mark.parametrize(
     ("function", "kind"),
     [
-        (later, "an `async def` function"),
-        (functools.partial(later), "an `async def` function"),
-        (Lazy(), "an `async def` function"),
         (stream, "an async generator"),
         (generate, "a generator"),
     ],

@@ -109,6 +109,13 @@ def main() -> None:
     "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Jobs that run at once."
 )
 @click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Jobs of `async def` tasks that run at once, besides those of the threads.",
+)
+@click.option(
     supervise.OPTION,
     metavar="M",
     type=click.IntRange(min=1),
@@ -151,6 +158,7 @@ def worker(
     target: str,
     queues: str | None,
     threads: int,
+    concurrency: int,
     processes: int | None,
     database_url: str | None,
     poll_interval: dt.timedelta,
@@ -184,6 +192,7 @@ def worker(
         log_format=log_format,
         queues=queues.split(",") if queues is not None else None,
         threads=threads,
+        concurrency=concurrency,
         poll_interval=poll_interval,
         heartbeat_interval=heartbeat_interval,
         heartbeat_limit=heartbeat_limit,

@@ -111,7 +111,7 @@ def sessions(registry: Registry[Any], chosen: Chosen | None, threads: int) -> Se
         _log_database(chosen.url, chosen.source)
         return sessionmaker(_worker_engine(chosen, threads))
     bind = _bind(own, registry.model)
-    if bind is not None and _same(bind.engine.url, chosen.url):
+    if bind is not None and same(bind.engine.url, chosen.url):
         _log_database(bind.engine.url, f"{chosen.source} and the Jobs' own sessionmaker")
         return own
     _redirect(own, bind, chosen, threads)
@@ -153,7 +153,9 @@ def _bind(own: Sessions, model: type[JobMixin]) -> Engine | Connection | None:
             return None
 
 
-def _same(one: URL, other: URL) -> bool:
+def same(one: URL, other: URL) -> bool:
+    """Whether both lead to one database."""
+
     def plain(url: URL) -> URL:
         return url.set(drivername="postgresql", port=url.port or 5432)
 

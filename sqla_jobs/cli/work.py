@@ -11,7 +11,7 @@ from types import FrameType
 from typing import Any
 
 from sqla_jobs import lifecycle
-from sqla_jobs.cli import database, target
+from sqla_jobs.cli import asynchronous, database, target
 from sqla_jobs.cli.output import Display
 from sqla_jobs.supervisor.channel import READY, RECYCLED, Channel
 from sqla_jobs.tasks import PRUNE
@@ -61,6 +61,7 @@ def run(
     log_format: str,
     queues: Sequence[str] | None,
     threads: int,
+    concurrency: int,
     drain: bool,
     **options: Any,
 ) -> None:
@@ -75,7 +76,8 @@ def run(
     if not jobs.tasks.keys() - {PRUNE}:
         log.warning("%s has no task: is the module that defines them imported by that one?", name)
     # After the import: an application may read a .env file into the environment.
-    sessions = database.sessions(jobs, database.choose(database_url), threads)
+    chosen = database.choose(database_url) or asynchronous.own_database(jobs)
+    sessions = database.sessions(jobs, chosen, threads)
 
     def remaining() -> int:
         with sessions() as session:
@@ -87,6 +89,8 @@ def run(
         sessions,
         queues=queues,
         threads=threads,
+        async_sessionmaker=asynchronous.sessions(jobs, chosen, concurrency),
+        concurrency=concurrency,
         drain=drain,
         replaceable=channel is not None,
         on_finish=progress.note if drain else None,

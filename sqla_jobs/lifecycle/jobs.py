@@ -167,6 +167,7 @@ def take(
     *,
     held: Sequence[int] = (),
     limited: Sequence[str] | None = (),
+    others: Collection[str] = (),
     now: dt.datetime | None = None,
 ) -> Claimed | None:
     """``work_once``: lock the next job in the caller's transaction; it stays ``queued``.
@@ -177,16 +178,19 @@ def take(
     Parameters:
         held: jobs that this transaction has taken already and not yet finished.
         limited: the names of tasks with a limit, whose jobs are left to workers; None: they are not.
+        others: the names of tasks whose jobs cannot be run here.
     """
     every = limited is None
     given: dict[str, Any] = {} if limited is None else {"limited": list(limited)}
+    if others:
+        given["others"] = list(others)
     ready = queues
     if closed := paused(session, model):
         ready = open_queues(session, model, queues, closed)
     row = None
     if ready or not closed:
         chosen = selection(ready)
-        statement = statements.take(model, not chosen, every)
+        statement = statements.take(model, not chosen, every, bool(others))
         row = execute(session, model, statement, held=list(held), now=now, **chosen, **given).first()
     if row is None:
         row = _take_due(session, model, queues, closed, given, now)
@@ -198,15 +202,16 @@ def _take_due(
     model: Model,
     queues: Sequence[str] | None,
     closed: Collection[str],
-    limits: dict[str, Any],
+    left: dict[str, Any],
     now: dt.datetime | None,
 ) -> Any:
     chosen = selection(open_queues(session, model, queues, closed) if queues else None)
     if queues and not chosen:
         return None
     given: dict[str, Any] = {"closed": list(closed)} if closed and not queues else {}
-    statement = statements.take_due(model, not chosen, bool(given), not limits)
-    return execute(session, model, statement, now=now, **chosen, **given, **limits).first()
+    every, choosy = "limited" not in left, "others" in left
+    statement = statements.take_due(model, not chosen, bool(given), every, choosy)
+    return execute(session, model, statement, now=now, **chosen, **given, **left).first()
 
 
 # -- finish --------------------------------------------------------------------------------------

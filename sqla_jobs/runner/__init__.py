@@ -13,7 +13,7 @@ run         call the task in its scope
 failures    what an error of the database means
 """
 
-from sqla_jobs.runner.exchange import Peers
+from sqla_jobs.runner.exchange import Peers, Turn
 from sqla_jobs.runner.failures import is_transient
 from sqla_jobs.runner.group import Groups, Pace, check_level
 from sqla_jobs.runner.lane import RERUNS, Follow, Runner
@@ -29,6 +29,7 @@ __all__ = [
     "Pace",
     "Peers",
     "Runner",
+    "Turn",
     "check_level",
     "facts",
     "finished",

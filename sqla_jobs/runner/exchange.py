@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, Protocol
 
 from sqla_jobs import lifecycle
 from sqla_jobs.lifecycle import Claimed, Mark
@@ -20,7 +20,15 @@ _SUSPECTS: Final = 1.0
 """Seconds after which a job that a worker has died of is looked for, however many others there are."""
 
 
-def _taken() -> threading.Lock:
+class Turn(Protocol):
+    """What one waits for until another lets go of it."""
+
+    def acquire(self) -> object: ...
+    def release(self) -> object: ...
+
+
+def taken() -> Turn:
+    """A turn that somebody else has, among threads."""
     lock = threading.Lock()
     lock.acquire()
     return lock
@@ -32,7 +40,9 @@ class _Wish:
 
     done: Claimed | None
     wants: bool
-    queues: Sequence[str] | None = None
+    queues: Sequence[str] | None
+    turn: Turn
+    """Let go of when it is answered, or when its thread is to send for all."""
     outcome: Outcome = SUCCEEDED
     holds: bool = False
     """The claim of ``done`` held, and its outcome is written."""
@@ -41,8 +51,6 @@ class _Wish:
     is_answered: bool = False
     is_put_off: bool = False
     """There may be a job for it, too."""
-    turn: threading.Lock = field(default_factory=_taken)
-    """Let go of when it is answered, or when its thread is to send for all."""
 
 
 class _Done(NamedTuple):
@@ -84,6 +92,7 @@ class Exchange:
 
     Parameters:
         send: calls a verb of one statement, which is a transaction by itself.
+        turn: what those who share this wait by; they are threads, unless it is given.
     """
 
     def __init__(
@@ -93,12 +102,14 @@ class Exchange:
         peers: Peers,
         trail: Trail,
         slots: Slots,
+        turn: Callable[[], Turn] = taken,
     ) -> None:
         self._model = model
         self._send = send
         self._peers = peers
         self._trail = trail
         self._slots = slots
+        self._turn = turn
         self._lock = threading.Lock()
         self._waiting: list[_Wish] = []
         self._busy = False
@@ -120,7 +131,7 @@ class Exchange:
             outcome: its success, for its result and its progress.
             wants: whether another is wanted.
         """
-        wish = _Wish(done, wants, queues, outcome)
+        wish = _Wish(done, wants, queues, self._turn(), outcome)
         with self._lock:
             self._waiting.append(wish)
             waits, self._busy = self._busy, True

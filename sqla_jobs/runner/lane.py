@@ -20,7 +20,7 @@ from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
 from sqla_jobs.runner.ends import Refused, Rerun, Untouched
-from sqla_jobs.runner.exchange import Exchange, Peers
+from sqla_jobs.runner.exchange import Exchange, Peers, Turn, taken
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.kept import Kept
 from sqla_jobs.runner.limits import Slots
@@ -63,6 +63,7 @@ class Runner:
             cannot be reached; a worker gives its own, which backs off and ends with the worker.
         peers: what the threads that share this know of each other.
         only: which jobs are claimed; None: any.
+        turn: what those who share this wait for each other by; None: they are threads.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Runner:
         persist: Callable[[Callable[[], Any]], Any],
         peers: Peers | None = None,
         only: Filter | None = None,
+        turn: Callable[[], Turn] = taken,
     ) -> None:
         self.registry = registry
         self.model: type[JobMixin] = registry.model
@@ -86,7 +88,12 @@ class Runner:
         self._trail = self.new_trail()
         # Not again if its answer is lost: it may stand.
         self._exchange = Exchange(
-            self.model, lambda verb: self.at_once(verb, again=False), self.peers, self._trail, self.slots
+            self.model,
+            lambda verb: self.at_once(verb, again=False),
+            self.peers,
+            self._trail,
+            self.slots,
+            turn,
         )
         if isinstance(sessions, ScopedSessions):
             keep_in_registry(sessions.registry)

@@ -17,7 +17,7 @@ from sqla_jobs.policy import policy_at
 from sqla_jobs.runner.failures import is_conflict
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
 from sqla_jobs.scope import Interrupted, JobScope, keep_in_registry, refuse_autocommit, refuse_driver
-from sqla_jobs.tasks import Registry, check_queues, running
+from sqla_jobs.tasks import Registry, async_of, check_queues, running
 
 
 def work_once(
@@ -54,7 +54,9 @@ def work_once(
     refuse_autocommit(own.connection(bind_arguments=lifecycle.target(model)))
     own.flush()  # a job that is pending in this Session is as good as one that is in the table
     left = None if limited else list(registry.limited)
-    job = lifecycle.take(own, model, queues, held=TAKEN.get(), limited=left, now=now)
+    # Of the inner Session of an AsyncSession, in its run_sync, coroutines can be awaited.
+    others = registry.asynchronous if async_of(own) is None else ()
+    job = lifecycle.take(own, model, queues, held=TAKEN.get(), limited=left, others=others, now=now)
     if job is None:
         return None
     policy = registry.policy_for(job.task)

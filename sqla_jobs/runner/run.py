@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import datetime as dt
 import inspect
-from collections.abc import Callable
-from contextvars import ContextVar
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, TypeAlias
 
 from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.util.concurrency import await_only
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import Cancel, GiveBack, JobsError, RecordNotFound, Snooze, shown
+from sqla_jobs.errors import Cancel, ConfigurationError, GiveBack, JobsError, RecordNotFound, Snooze, shown
 from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.outcome import JobState, Outcome
 from sqla_jobs.scope import GroupScope, JobScope, Ran
-from sqla_jobs.tasks import Registry, RunningJob, as_current
+from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of
+
+AnyTask: TypeAlias = "Task[..., Any, Any]"
 
 CANCELLED: Final = "cancelled while it ran"
 CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
@@ -71,13 +74,9 @@ def run(
         task = registry.find(job.task)
         if job.unreadable is not None:
             raise job.unreadable
-        try:
-            args, kwargs = task.signature.decode(job.arguments, session)
-        except RecordNotFound as missing:
-            if task.on_missing == "fail":
-                raise
-            raise Cancel(str(missing)) from missing
-        returned = _call(task.function, session, *args, **kwargs)
+        args, kwargs = _decoded(task, job, session)
+        call = _await if task.is_async else _call
+        returned = call(task, session, args, kwargs)
         if task.returns is None or isinstance(returned, (Cancel, Snooze)):
             return returned
         return task.returns.store(returned, session)
@@ -85,13 +84,42 @@ def run(
     return as_current(view, checkpoint, lambda: scope.run(body))
 
 
-def _call(function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
-    returned = function(*args, **kwargs)
+def _decoded(task: AnyTask, job: Claimed, session: Session) -> tuple[Sequence[Any], Mapping[str, Any]]:
+    try:
+        return task.signature.decode(job.arguments, session)
+    except RecordNotFound as missing:
+        if task.on_missing == "fail":
+            raise
+        raise Cancel(str(missing)) from missing
+
+
+def _call(task: AnyTask, session: Session, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    returned = task.function(session, *args, **kwargs)
     if inspect.iscoroutine(returned) or inspect.isgenerator(returned):
         returned.close()
         kind = "generator" if inspect.isgenerator(returned) else "coroutine"
-        raise TypeError(f"the task returned a {kind}, whose body nobody runs; expected an ordinary function")
+        raise TypeError(f"the task returned a {kind}, whose body nobody runs; expected def, or async def")
     return returned
+
+
+def _await(task: AnyTask, session: Session, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
+    """Call a coroutine function with the AsyncSession that this Session is the inner one of."""
+    own = async_of(session)
+    if own is None:
+        raise ConfigurationError(
+            f"task {task.name!r} is an `async def` function, and was to run with a Session; expected a "
+            "worker that has an async_sessionmaker, or work_once() and drain() on an AsyncSession"
+        )
+    # What a worker runs has a context apart from that of its asyncio task, in which the coroutine runs.
+    here = copy_context()
+
+    async def within() -> Any:
+        for each in here:
+            if each.get(None) is not here[each]:
+                each.set(here[each])
+        return await task.function(own, *args, **kwargs)
+
+    return await_only(within())
 
 
 def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:

@@ -13,7 +13,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from enum import Enum
 from types import FrameType
@@ -30,7 +30,7 @@ _set_pending.argtypes = [ctypes.c_ulong, ctypes.py_object]
 _set_pending.restype = ctypes.c_int
 _NOTHING: Final = ctypes.py_object()  # NULL, which None is not
 
-_CANCEL_WAITS: Final = 5.0
+CANCEL_WAITS: Final = 5.0
 """Seconds that the server has to take a request to cancel a statement."""
 
 _STATEMENTS_ONLY: Final = 5
@@ -44,7 +44,9 @@ class Interrupted(BaseException):
     """Raised in a job's thread. Not an Exception: a job's own `except Exception` shall not stop it."""
 
 
-class _Phase(Enum):
+class Phase(Enum):
+    """How far a run has come."""
+
     BEFORE = "not begun, or between two runs"
     BODY = "the task's own code"
     AFTER = "its flush, on which only a statement can be cancelled"
@@ -56,9 +58,9 @@ class Interrupter:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._phase = _Phase.BEFORE
+        self._phase = Phase.BEFORE
         self._thread = 0
-        self._drivers: list[psycopg.Connection[Any]] = []
+        self._drivers: list[Any] = []
         self.since = 0.0
         """When it was first interrupted, by `time.monotonic`."""
         self.began: float | None = None
@@ -81,23 +83,31 @@ class Interrupter:
         A job that has not begun does not begin; one that is through is not touched.
         """
         with self._lock:
-            if self._phase is _Phase.THROUGH:
+            if self._phase is Phase.THROUGH:
                 return
             if self.reason is None:
                 self.reason, self.since = reason, time.monotonic()
-            if self._phase is _Phase.BEFORE:
+            if self._phase is Phase.BEFORE:
                 return
             self._struck = True
-            waiting = [driver for driver in self._drivers if _waits(driver)]
-            # Not both at once. The statement fails with an error that leaves the connection in order; an
-            # exception that is raised inside the driver would cost the connection. But one short statement
-            # after the other may each have ended when the request comes.
-            for driver in waiting:
-                _cancel(driver)
-            self._times += 1
-            raises = not waiting or self._times > _STATEMENTS_ONLY
-            if raises and self._phase is _Phase.BODY and not self._is_fragile():
-                _set_pending(self._thread, Interrupted)
+            self._act()
+
+    def _act(self) -> None:
+        waiting = [driver for driver in self._drivers if waits(driver)]
+        for driver in waiting:
+            _cancel(driver)
+        if self._raises(waiting) and not self._is_fragile():
+            _set_pending(self._thread, Interrupted)
+
+    def _raises(self, waiting: Collection[Any]) -> bool:
+        """Whether to raise in the body, besides cancelling the statements that it waits for.
+
+        Not both at once. The statement fails with an error that leaves the connection in order; an exception
+        that is raised inside the driver would cost the connection. But one short statement after the other
+        may each have ended when the request comes.
+        """
+        self._times += 1
+        return self._phase is Phase.BODY and (not waiting or self._times > _STATEMENTS_ONLY)
 
     def _is_fragile(self) -> bool:
         if time.monotonic() - self.since > _FRAGILE_FOR:
@@ -145,7 +155,7 @@ class Interrupter:
 
     def settle(self, flush: Callable[[], None]) -> None:
         """Send what the job has left to be flushed; a statement of it can be cancelled, too."""
-        self._change(_Phase.AFTER)
+        self._change(Phase.AFTER)
         try:
             flush()
         except Exception as error:
@@ -153,13 +163,13 @@ class Interrupter:
                 raise self.reason from error
             raise
         finally:
-            self._change(_Phase.BEFORE)
+            self._change(Phase.BEFORE)
 
     def uses(self, driver: Any) -> None:
         """The job has come to this connection."""
         with self._lock:
             self.used_since = self.used_since or time.monotonic()
-            if isinstance(driver, psycopg.Connection):
+            if isinstance(driver, (psycopg.Connection, psycopg.AsyncConnection)):
                 self._drivers.append(driver)
 
     def forget(self) -> None:
@@ -170,28 +180,28 @@ class Interrupter:
 
     def close(self) -> None:
         """The job is through; from now on it is not interrupted any more."""
-        self._change(_Phase.THROUGH)
+        self._change(Phase.THROUGH)
 
     def reopen(self) -> None:
         """It has to run again."""
-        self._change(_Phase.BEFORE)
+        self._change(Phase.BEFORE)
 
     @property
     def is_through(self) -> bool:
         """Whether its outcome is being recorded."""
-        return self._phase is _Phase.THROUGH
+        return self._phase is Phase.THROUGH
 
     def _enter(self) -> None:
         self._thread = threading.get_ident()
         self.began = time.monotonic()
-        self._change(_Phase.BODY)
+        self._change(Phase.BODY)
         if self.reason is not None:
             raise Interrupted
 
     def _leave(self) -> None:
         with self._lock:
-            self._phase = _Phase.BEFORE
-            _set_pending(self._thread, _NOTHING)
+            self._phase = Phase.BEFORE
+            _set_pending(self._thread, _NOTHING)  # it may not have come yet
 
     def _leave_for_sure(self) -> None:
         while True:
@@ -200,7 +210,7 @@ class Interrupter:
             except Interrupted:  # it was interrupted again, before this took the lock
                 continue
 
-    def _change(self, phase: _Phase) -> None:
+    def _change(self, phase: Phase) -> None:
         with self._lock:
             self._phase = phase
 
@@ -210,14 +220,15 @@ class Interrupter:
         return self.reason.with_traceback(error.__traceback__)
 
 
-def _waits(driver: psycopg.Connection[Any]) -> bool:
+def waits(driver: Any) -> bool:
+    """Whether a statement is under way on a connection, be it an asyncio one."""
     return not driver.closed and driver.info.transaction_status == TransactionStatus.ACTIVE
 
 
 def _cancel(driver: psycopg.Connection[Any]) -> None:
     # Returns when the server has passed the request on: what this connection is sent next is safe from it.
     try:
-        driver.cancel_safe(timeout=_CANCEL_WAITS)
+        driver.cancel_safe(timeout=CANCEL_WAITS)
     except Exception as error:  # e.g. no further connection can be had
         with suppress(Exception):
             log.warning("the statement of an interrupted job could not be cancelled: %s", error)

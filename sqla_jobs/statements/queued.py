@@ -185,44 +185,51 @@ def claim(
 
 
 @once
-def take(model: Model, any_queue: bool, every: bool = False) -> Executable:
+def take(model: Model, any_queue: bool, every: bool = False, choosy: bool = False) -> Executable:
     """``work_once``: lock the next queued job for the rest of the caller's transaction.
 
     Parameters: ``held``, ``now``, and ``queues`` unless ``any_queue``. The row stays
     ``queued``; ``started_at`` is the statement's time. Left to workers are jobs that have killed one, whose
     attempts are counted before they run, those of `is_for_workers`, and unless ``every`` those of a limit
-    (parameter ``limited``, the names of its tasks): who counts does not see what runs here. Indexes as for
-    ``claim``.
+    (parameter ``limited``, the names of its tasks): who counts does not see what runs here; and if ``choosy``
+    those of the tasks in ``others``. Indexes as for ``claim``.
 
     ``held``: ids that this transaction has taken before. SKIP LOCKED does not pass over its own locks.
     """
     job = job_table(model)
     columns = [now().label("started_at") if c.key == "started_at" else c for c in claimed(job)]
-    others = job.c.id != func.all(bindparam("held", [], ARRAY(BigInteger)))
-    where = and_(_is_for_anybody(job, every), others)
+    free = job.c.id != func.all(bindparam("held", [], ARRAY(BigInteger)))
+    where = and_(_is_for_anybody(job, every, choosy), free)
     taken: Executable = following(job, any_queue, *columns, where=where)
     return taken
 
 
-def _is_for_anybody(job: Table, every: bool) -> ColumnElement[bool]:
+def _is_for_anybody(job: Table, every: bool, choosy: bool) -> ColumnElement[bool]:
     conditions = [job.c.crashes < ONE, not_(is_for_workers(job))]
-    return and_(*conditions) if every else and_(*conditions, is_unlimited(job))
+    if not every:
+        conditions.append(is_unlimited(job))
+    if choosy:
+        conditions.append(job.c.task != func.all(bindparam("others", type_=ARRAY(Text))))
+    return and_(*conditions)
 
 
 @once
-def take_due(model: Model, any_queue: bool, closed: bool = False, every: bool = False) -> Executable:
+def take_due(
+    model: Model, any_queue: bool, closed: bool = False, every: bool = False, choosy: bool = False
+) -> Executable:
     """``work_once``, when nothing is queued: promote the one due job that it would take, and lock it.
 
     That is the first one of those that ``promote`` would make ``queued`` now: of the 1,000 that have
     been due for the longest. Parameters: ``now``, ``queues`` unless ``any_queue``, and if ``closed`` those of
-    which none is taken; ``every`` and ``limited`` as for `take`. Locks one row, passing over locked ones.
+    which none is taken; ``every``, ``limited``, ``choosy`` and ``others`` as for
+    `take`. Locks one row, passing over locked ones.
     Index: ``ix_sqla_jobs_promote``, then the primary key.
     """
     job = job_table(model)
     due = select(job.c.id, job.c.state, job.c.run_at, job.c.priority, job.c.queue).where(
         job.c.state == state("scheduled"),
         job.c.run_at <= now(),
-        _is_for_anybody(job, every),
+        _is_for_anybody(job, every, choosy),
     )
     if not any_queue:
         due = due.where(job.c.queue == func.any(queues()))

@@ -5,6 +5,7 @@ task        Task: a registered function
 schedules   what a decorator makes of a task and a rule
 registry    Registry: the tasks of an application, its job model, its Sessions; enqueue by name
 recurring   Recurring: a registry with @jobs.every and @jobs.cron
+kinds       ordinary functions and coroutine functions
 sessions    what makes the Sessions of a worker
 unique      Unique: which jobs are taken for the same one
 limits      Limit: how many of a task's jobs may run at once
@@ -22,7 +23,15 @@ from sqla_jobs.tasks.many import enqueue_many
 from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
 from sqla_jobs.tasks.registry import ByName, Registry
-from sqla_jobs.tasks.sessions import ScopedSessions, Sessions, sessions_of
+from sqla_jobs.tasks.sessions import (
+    AsyncSessions,
+    InnerSessions,
+    ScopedSessions,
+    Sessions,
+    async_maker,
+    async_of,
+    sessions_of,
+)
 from sqla_jobs.tasks.task import Task
 from sqla_jobs.tasks.unique import By, Scope
 
@@ -30,8 +39,10 @@ __all__ = [
     "OWN_QUEUE",
     "PRUNE",
     "UNSET",
+    "AsyncSessions",
     "By",
     "ByName",
+    "InnerSessions",
     "Limit",
     "Missing",
     "Options",
@@ -43,6 +54,8 @@ __all__ = [
     "Sessions",
     "Task",
     "as_current",
+    "async_maker",
+    "async_of",
     "check_queues",
     "current_job",
     "enqueue_many",

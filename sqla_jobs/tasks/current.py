@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.policy import RetryPolicy
+
+if TYPE_CHECKING:
+    from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 T = TypeVar("T")
 
@@ -32,7 +35,11 @@ class RunningJob:
     enqueued_at: dt.datetime
     _checkpoint: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
 
-    def checkpoint(self, session: Session | scoped_session[Any]) -> None:
+    @overload
+    def checkpoint(self, session: Session | scoped_session[Any]) -> None: ...
+    @overload
+    def checkpoint(self, session: AsyncSession | async_scoped_session[Any]) -> Coroutine[Any, Any, None]: ...
+    def checkpoint(self, session: Any) -> Any:
         """Commit what the job has done so far, and go on in a new transaction.
 
         For a long job: what is committed stays whatever comes later, and is done exactly once for each
@@ -40,7 +47,7 @@ class RunningJob:
         where the transaction is the caller's, it is the contained ``session.commit()``.
 
         Parameters:
-            session: the Session that the task was given.
+            session: the Session that the task was given; on an AsyncSession it is awaited.
 
         Raises:
             ClaimLost: somebody else has taken over the job; nothing since the last checkpoint is kept.
@@ -49,7 +56,10 @@ class RunningJob:
         """
         if self._checkpoint is None:
             raise JobsError("checkpoint() was called on a job that does not run; expected current_job()'s")
-        self._checkpoint(session)
+        if hasattr(session, "run_sync"):
+            own = session if hasattr(session, "sync_session") else session()
+            return own.run_sync(self._checkpoint)
+        return self._checkpoint(session)
 
 
 def running(

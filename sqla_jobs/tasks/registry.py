@@ -27,6 +27,7 @@ from sqla_jobs.errors import (
 from sqla_jobs.lifecycle import Claimed, Definition, Limited, Synced
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.tasks.kinds import check_kind, is_async
 from sqla_jobs.tasks.limits import Limit, check_limit
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
@@ -41,7 +42,7 @@ from sqla_jobs.tasks.options import (
     check_timeout,
 )
 from sqla_jobs.tasks.schedules import check_findable, check_is_task, definition, package_of
-from sqla_jobs.tasks.sessions import Sessions, maker
+from sqla_jobs.tasks.sessions import Sessions, async_maker, maker
 from sqla_jobs.tasks.task import Task, check_session
 from sqla_jobs.tasks.unique import check_names
 
@@ -62,6 +63,7 @@ class Registry(Generic[JobT]):
         model: type[JobT],
         sessionmaker: Sessions | None = None,
         notify: wakeup.Mode = wakeup.DEFAULT_MODE,
+        async_sessionmaker: Any = None,
     ) -> None:
         given: Any = model
         if not (isinstance(given, type) and issubclass(given, JobMixin) and hasattr(given, "__table__")):
@@ -70,6 +72,7 @@ class Registry(Generic[JobT]):
             )
         self.model = model
         self.sessionmaker = maker(sessionmaker)
+        self.async_sessionmaker = async_maker(async_sessionmaker)
         self.notify: wakeup.Mode = wakeup.check_mode(notify)
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
         self._schedules: dict[str, Definition] = {}
@@ -79,6 +82,8 @@ class Registry(Generic[JobT]):
         """How many of their jobs may run at once, of the tasks with a ``limit``, by their names."""
         self.passing: set[str] = set()
         """The names of the tasks whose jobs are deleted when they have succeeded."""
+        self.asynchronous: set[str] = set()
+        """The names of the tasks that are coroutine functions."""
 
     @property
     def tasks(self) -> Mapping[str, Task[..., Any, JobT]]:
@@ -137,6 +142,12 @@ class Registry(Generic[JobT]):
         if name in self._tasks:
             raise TaskAlreadyRegistered(name, _place(self._tasks[name].function))
         _refuse_lazy(function, name)
+        check_kind(function, name)
+        if group_commit and is_async(function):
+            raise InvalidOption(
+                f"task {name!r} is an `async def` function with group_commit={group_commit}; expected one of "
+                "them: the jobs of a group run one after the other in one transaction, and wait for nothing"
+            )
         task: Task[..., R, JobT] = Task(
             name,
             function,
@@ -159,6 +170,8 @@ class Registry(Generic[JobT]):
             self.limited[name] = Limited(limit.number, task.limit_key)
         if retention is not None:
             self.passing.add(name)
+        if task.is_async:
+            self.asynchronous.add(name)
         return task
 
     def unregister(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> None:
@@ -174,6 +187,7 @@ class Registry(Generic[JobT]):
         self.fast.pop(name, None)
         self.limited.pop(name, None)
         self.passing.discard(name)
+        self.asynchronous.discard(name)
 
     def find(self, task: str | Task[..., Any, Any] | Callable[..., Any]) -> Task[..., Any, JobT]:
         """A task by its name, itself or its function.
@@ -336,7 +350,6 @@ def _place(function: Any) -> str:
 def _refuse_lazy(function: Callable[..., Any], name: str) -> None:
     body = function if inspect.isroutine(function) else type(function).__call__
     for is_lazy, kind in (
-        (inspect.iscoroutinefunction, "an `async def` function"),
         (inspect.isasyncgenfunction, "an async generator function"),
         (inspect.isgeneratorfunction, "a generator function"),
     ):

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
-from typing import Any, cast
+from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
+from sqlalchemy.util.concurrency import await_only, in_greenlet
 
 from sqla_jobs.errors import ConfigurationError
+
+if TYPE_CHECKING:  # it takes time to import, and whoever gives something of it has imported it
+    from sqlalchemy.ext.asyncio import AsyncSession
 
 Sessions = Callable[[], AbstractContextManager[Session]]
 """Makes the Sessions of a worker: a sessionmaker, a scoped_session, or any callable whose result is a
 context manager that gives a Session (a Flask application's enters its app context there)."""
+
+AsyncSessions: TypeAlias = "Callable[[], AbstractAsyncContextManager[AsyncSession]]"
+"""The same of AsyncSessions, for tasks that are coroutines: an async_sessionmaker, an
+async_scoped_session, or a callable whose result is an async context manager that gives an AsyncSession."""
 
 
 def maker(given: Any) -> Sessions | None:
@@ -51,3 +60,61 @@ class ScopedSessions:
             yield self.registry()
         finally:
             self.registry.remove()
+
+
+def async_maker(given: Any) -> AsyncSessions | None:
+    """What makes the AsyncSessions of workers; None: nothing does.
+
+    Raises:
+        ConfigurationError: it makes none.
+    """
+    if given is None:
+        return None
+    known = _asyncio()
+    if known is not None and isinstance(given, known.AsyncEngine):
+        made: AsyncSessions = known.async_sessionmaker(given)
+        return made
+    if not callable(given) or isinstance(given, (sessionmaker, scoped_session)):
+        raise ConfigurationError(
+            f"async_sessionmaker {given!r} makes no AsyncSessions; expected an async_sessionmaker, an "
+            "AsyncEngine, or a callable that gives an AsyncSession as an async context manager"
+        )
+    return cast("AsyncSessions", given)
+
+
+class InnerSessions:
+    """The Sessions within AsyncSessions: for what is written for Sessions and runs in `greenlet_spawn`."""
+
+    def __init__(self, made: AsyncSessions) -> None:
+        self._made = made
+
+    @contextmanager
+    def __call__(self) -> Iterator[Session]:
+        """The Session within a new one; `async_of` leads back."""
+        manager = self._made()
+        given = await_only(manager.__aenter__())
+        try:
+            yield given.sync_session
+        except BaseException:
+            if not await_only(manager.__aexit__(*sys.exc_info())):
+                raise
+        else:
+            await_only(manager.__aexit__(None, None, None))
+        finally:
+            remove = getattr(self._made, "remove", None)  # of an async_scoped_session
+            if remove is not None:
+                await_only(remove())
+
+
+def async_of(session: Session) -> AsyncSession | None:
+    """The AsyncSession that this Session is within, if it can be awaited here."""
+    known = _asyncio()
+    if known is None or not in_greenlet():
+        return None
+    found: AsyncSession | None = known.async_session(session)
+    return found
+
+
+def _asyncio() -> Any:
+    """SQLAlchemy's asyncio part; None: nobody has imported it."""
+    return sys.modules.get("sqlalchemy.ext.asyncio")

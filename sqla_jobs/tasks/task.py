@@ -23,6 +23,7 @@ from sqla_jobs.errors import (
 )
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.tasks.kinds import is_async
 from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
@@ -50,6 +51,7 @@ class Task(Generic[P, R_co, JobT]):
         on_missing: what becomes of a job whose mapped objects are gone.
         returns: how what it returns is kept; None: it is not.
         limit: how many of its jobs may run at once; None: any number.
+        is_async: whether it is a coroutine function, and is given an AsyncSession.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class Task(Generic[P, R_co, JobT]):
         self.on_missing: Missing = on_missing
         self.returns = returns
         self.limit = limit
+        self.is_async = is_async(function)
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"

@@ -3,6 +3,7 @@
 crew            what the threads tell each other: who is at work, and whether to go on
 registration    the process's row, its heartbeats, and what follows from them
 hands           the threads that run jobs
+loop            the event loop on which coroutines run
 news            what became of jobs: the log, the hooks
 upkeep          two threads that run no jobs: heartbeats, and ticks (promote, rescue, cancels)
 timer           the third: polls, timeouts, the end of the grace period
@@ -16,6 +17,7 @@ pool            whether the application's is large enough
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import datetime as dt
 import logging
@@ -26,7 +28,7 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from sqlalchemy import Engine, SQLColumnExpression
 from typing_extensions import Self
@@ -37,10 +39,19 @@ from sqla_jobs.listener import Listener
 from sqla_jobs.runner import Finished, Peers, Runner, check_level
 from sqla_jobs.scheduler import Schedules
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import OWN_QUEUE, Registry, Sessions, check_queues, sessions_of
+from sqla_jobs.tasks import (
+    OWN_QUEUE,
+    AsyncSessions,
+    Registry,
+    Sessions,
+    async_maker,
+    check_queues,
+    sessions_of,
+)
 from sqla_jobs.worker.claims import check_filter, look_for_index
 from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.hands import Hands, Limits
+from sqla_jobs.worker.loop import Loop, is_in_loop
 from sqla_jobs.worker.news import Announcer
 from sqla_jobs.worker.options import check_hook, check_limit, check_number, grace_period, interval
 from sqla_jobs.worker.outages import persist, report
@@ -50,6 +61,9 @@ from sqla_jobs.worker.registration import Registration
 from sqla_jobs.worker.signals import on_signals
 from sqla_jobs.worker.timer import PATIENCE, Timer
 from sqla_jobs.worker.upkeep import Upkeep
+
+if TYPE_CHECKING:  # see tasks.sessions
+    from sqlalchemy.ext.asyncio import AsyncEngine
 
 __all__ = ["Hook", "Worker", "WorkerState"]
 
@@ -74,6 +88,11 @@ class Worker:
         queues: in strict order: all of the first before any of the second; and then, unless it drains, the
             library's own, ``sqla_jobs``. None: any queue.
         threads: how many jobs run at once.
+        async_sessionmaker: makes the AsyncSessions of tasks that are coroutines: an async_sessionmaker, an
+            AsyncEngine, or a callable whose result is an async context manager; None: the registry's own.
+            Its pool has to give ``concurrency + 1``.
+        concurrency: how many coroutines run at once. They run on an event loop in a thread of its own, or,
+            with ``async with Worker(…)``, on that of the application.
         poll_interval: how often an idle worker looks for jobs; at most a day.
         heartbeat_interval: how often this process says that it lives; at most a day.
         heartbeat_limit: without a heartbeat for this long, others take the process for dead and
@@ -102,6 +121,8 @@ class Worker:
         *,
         queues: Sequence[str] | None = None,
         threads: int = 1,
+        async_sessionmaker: AsyncSessions | AsyncEngine | None = None,
+        concurrency: int = 10,
         poll_interval: dt.timedelta = dt.timedelta(seconds=1),
         heartbeat_interval: dt.timedelta = dt.timedelta(seconds=10),
         heartbeat_limit: dt.timedelta = dt.timedelta(seconds=30),
@@ -121,6 +142,7 @@ class Worker:
                 "Worker(jobs, engine), or Jobs(sessionmaker=…)"
             )
         check_number("threads", threads)
+        check_number("concurrency", concurrency)
         for name, number in (("max_jobs", max_jobs), ("max_memory", max_memory)):
             if number is not None:
                 check_number(name, number)
@@ -137,6 +159,10 @@ class Worker:
         self.drain = drain
         self._only = None if where is None else check_filter(registry.model, where, self.queues)
         self._sessions = sessions_of(source)
+        self._async_sessions = async_maker(async_sessionmaker)
+        self._concurrency = concurrency
+        self._loop: Loop | None = None
+        self._host: asyncio.AbstractEventLoop | None = None
         self._limit = heartbeat_limit
         self._on_failure, self._on_finish = on_failure, on_finish
         self._crew = Crew()
@@ -166,6 +192,8 @@ class Worker:
         try:
             self._set_up()
         except BaseException:
+            if self._loop is not None:
+                self._loop.end()
             self._crew.end()
             raise
         self._launch()
@@ -180,6 +208,7 @@ class Worker:
     def _set_up(self) -> None:
         model = self.registry.model
         crew = self._crew
+        loop = self._made_loop()
         peers = Peers(crew.take_suspects, crew.leave_suspects, lambda: crew.heard, self.drain)
         self._runner = Runner(
             self.registry, self._sessions, partial(persist, crew, self._limit), peers, self._only
@@ -191,6 +220,9 @@ class Worker:
             migrations.check(connection, job_table(model).schema)
         if self._only is not None:
             look_for_index(self._runner, self._only, self.queues)
+        if loop is not None:
+            loop.start()
+            self._loop = loop
         self._registration = Registration(
             self._runner,
             self.registry,
@@ -228,9 +260,27 @@ class Worker:
             queues=self._served,
             pauses=pauses,
             limits=self._limits,
+            loop=loop,
             stop=self.stop,
         )
         self._timer = Timer(self._crew, poll=self._poll, on_stuck=self._hands.give_up_on)
+
+    def _made_loop(self) -> Loop | None:
+        if not self.registry.asynchronous:
+            return None
+        if self._host is None and is_in_loop():
+            raise JobsError(
+                "start() was called in an event loop, and there are tasks that are coroutines; expected"
+                " `async with Worker(…)`, which runs them on that loop"
+            )
+        return Loop(
+            self._crew,
+            self.registry,
+            self._async_sessions or self.registry.async_sessionmaker,
+            self._limit,
+            concurrency=self._concurrency,
+            host=self._host,
+        )
 
     @property
     def _served(self) -> list[str] | None:
@@ -303,6 +353,8 @@ class Worker:
         """
         if threading.current_thread() in self._threads:
             raise JobsError("a job or a hook waits for the end of its own worker; expected stop() alone")
+        if self._loop is not None and self.state != "stopped":
+            self._loop.refuse_to_block()
         return self._crew.join(timeout)
 
     def run(self) -> None:
@@ -355,6 +407,20 @@ class Worker:
         self.stop()
         self.join()
 
+    async def __aenter__(self) -> Self:
+        self._host = asyncio.get_running_loop()
+        await self._host.run_in_executor(None, self.start)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        await asyncio.to_thread(self.join)
+
     # -- the other three, and the end ----------------------------------------------------------------
 
     def _keep_beating(self) -> None:
@@ -381,6 +447,8 @@ class Worker:
     def _goodbye(self) -> None:
         worker_id = self._registration.worker_id
         try:
+            if self._loop is not None:
+                self._loop.end()
             self._runner.close()
             self._registration.goodbye()
         except Exception as error:

@@ -27,6 +27,8 @@ class Running:
     began: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.time)
     """The same by the calendar, in seconds since the epoch."""
+    on_loop: bool = False
+    """It is a coroutine, and takes no thread."""
 
     @property
     def key(self) -> tuple[int, int]:
@@ -138,7 +140,8 @@ class Crew:
             if running.key in self._running:
                 self._stuck.add(running.key)
             self._changed.notify_all()
-            return len(self._stuck) >= self._hands
+            threads = [key for key in self._stuck if not self._running[key].on_loop]
+            return not running.on_loop and len(threads) >= self._hands
 
     def wait_until_gone(self, timeout: float | None = None, *, or_replan: bool = False) -> bool:
         """Wait until nobody is at work any more; False: it is not so after ``timeout`` seconds.

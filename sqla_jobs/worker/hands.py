@@ -17,6 +17,7 @@ from sqla_jobs.runner import Finished, Follow, Groups, Pace, Runner
 from sqla_jobs.scope import Interrupter
 from sqla_jobs.tasks import Registry
 from sqla_jobs.worker.crew import Crew, Running
+from sqla_jobs.worker.loop import Loop
 from sqla_jobs.worker.memory import resident_memory
 from sqla_jobs.worker.news import Announcer
 from sqla_jobs.worker.outages import backoff, report
@@ -85,6 +86,7 @@ class Hands:
     """What each thread that runs jobs does.
 
     Parameters:
+        loop: runs the jobs that are coroutines; None: no task is one.
         stop: stops the worker; its running jobs have the worker's grace.
     """
 
@@ -99,6 +101,7 @@ class Hands:
         queues: Sequence[str] | None,
         pauses: Pauses,
         limits: Limits,
+        loop: Loop | None,
         stop: Callable[[], None],
     ) -> None:
         self._crew = crew
@@ -109,6 +112,7 @@ class Hands:
         self._queues = queues
         self._pauses = pauses
         self._limits = limits
+        self._loop = loop
         self._stop = stop
 
     def work(self) -> None:
@@ -153,9 +157,12 @@ class Hands:
         if found is None:
             if not self._registration.is_fresh:
                 return False
-            found = self._claim(hand)
+            found = self._claim_if_there_is_room(hand)
         if isinstance(found, list):
             self._tell_all(found)
+        elif self._loop is not None and found is not None and self._is_async(found):
+            slow = self._announcer.has_hooks
+            self._loop.run(found, begun=self._count, tell=self._tell_from_loop, slow=slow)
         elif found is not None:
             try:
                 self._perform(found, hand)
@@ -166,6 +173,23 @@ class Hands:
                     self._crew.leave_suspects()
                     self._crew.tell()  # others have passed over such jobs
         return found is not None
+
+    def _claim_if_there_is_room(self, hand: _Hand) -> Claimed | list[Finished] | None:
+        """`_claim`, while there is room on the loop: what the next job is nobody knows before."""
+        if self._loop is None:
+            return self._claim(hand)
+        if not self._loop.reserve():
+            return None
+        found: Claimed | list[Finished] | None = None
+        try:
+            found = self._claim(hand)
+        finally:
+            if not self._is_async(found):
+                self._loop.release()
+        return found
+
+    def _is_async(self, found: Claimed | list[Finished] | None) -> bool:
+        return isinstance(found, Claimed) and found.task in self._registry.asynchronous
 
     def _claim(self, hand: _Hand) -> Claimed | list[Finished] | None:
         worker_id, pace = self._registration.worker_id, hand.pace
@@ -193,7 +217,8 @@ class Hands:
     def _worker_that_goes_on(self, hand: _Hand) -> int | None:
         """For whom the thread may claim its next job while it finishes one; None: it may not."""
         registration = self._registration
-        if hand.is_busy_telling or self._registry.fast or not self._may_go_on():
+        registry = self._registry
+        if hand.is_busy_telling or registry.fast or registry.asynchronous or not self._may_go_on():
             return None
         if not self._pauses.are_none:  # or it is too long ago that somebody looked
             return None
@@ -240,6 +265,10 @@ class Hands:
 
     def _tell(self, finished: Finished) -> None:
         self._announcer.announce(finished)
+        self._weigh()
+
+    def _tell_from_loop(self, finished: Finished) -> None:
+        self._announcer.announce(finished, hooks_may_exit=False)
         self._weigh()
 
     def _count(self) -> None:

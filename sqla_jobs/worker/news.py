@@ -33,6 +33,11 @@ class Announcer:
         self._crew = crew
         self._on_failure, self._on_finish = on_failure, on_finish
 
+    @property
+    def has_hooks(self) -> bool:
+        """Whether to tell of a job may take time."""
+        return self._on_failure is not None or self._on_finish is not None
+
     def log_group(self, group: Sequence[Finished]) -> None:
         """One line for the successes of a group, for each other job its own."""
         succeeded = [each.job.task for each in group if each.error is None]

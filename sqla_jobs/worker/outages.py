@@ -34,8 +34,16 @@ def report(what: str, error: Exception, failures: int) -> None:
         )  # fmt: skip
 
 
-def persist(crew: Crew, limit: dt.timedelta, call: Callable[[], T]) -> T:
+def persist(
+    crew: Crew,
+    limit: dt.timedelta,
+    call: Callable[[], T],
+    pause: Callable[[float], object] | None = None,
+) -> T:
     """Call until the database can be reached; once the worker stops, for at most ``limit``.
+
+    Parameters:
+        pause: waits between two calls; None: in this thread.
 
     Raises:
         Exception: what ``call`` raised, if it is no outage, or at the end of the limit.
@@ -53,4 +61,4 @@ def persist(crew: Crew, limit: dt.timedelta, call: Callable[[], T]) -> T:
                     raise
             failures += 1
             report("recording an outcome", error, failures)
-        crew.pause(backoff(failures))
+        (pause or crew.pause)(backoff(failures))

@@ -5,15 +5,17 @@ It is watched from outside.
 
 from __future__ import annotations
 
+import asyncio
 import inspect
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import pytest
 from sqlalchemy import Connection, event
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker, create_async_engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 
 from sqla_jobs import Finished, Jobs, RetryPolicy, Worker
@@ -114,8 +116,19 @@ class Lab:
         )
         self.seen.append(Seen(frozenset(self.items()), state, free is None))
 
-    def enqueue(self, body: Body, *, max_attempts: int = 1, **options: Any) -> int:
-        """Make a task of the body, and one job of it, committed."""
+    def enqueue(self, body: Body, *, max_attempts: int = 1, is_async: bool = False, **options: Any) -> int:
+        """Make a task of the body, and one job of it, committed.
+
+        Parameters:
+            is_async: the task is a coroutine function; the body may be one, too.
+        """
+
+        async def awaited(session: AsyncSession) -> object:
+            takes = len(inspect.signature(body).parameters)
+            if inspect.iscoroutinefunction(body):
+                result: object = await (body(session, self) if takes > 1 else body(session))
+                return result
+            return await session.run_sync(task)
 
         def task(session: Session) -> object:
             takes = len(inspect.signature(body).parameters)
@@ -123,7 +136,7 @@ class Lab:
 
         name = getattr(body, "__name__", "innocent")
         made = self.jobs.register(
-            task,
+            awaited if is_async else task,
             name=f"{name}-{len(self.jobs.tasks)}",
             retry=RetryPolicy(max_attempts=max_attempts),
             **options,
@@ -148,6 +161,51 @@ class Lab:
         assert worker.join(60), "the worker does not come to its end"
         run = self.outcome()
         run.finished = finished[-1] if finished else None
+        return run
+
+    def by_loop(self, body: Body, engine: AsyncEngine | None = None, **options: Any) -> Run:
+        """Run one job of this body, or of this coroutine function, on a worker's event loop."""
+        self.enqueue(body, is_async=True)
+        finished: list[Finished] = []
+        made = async_sessionmaker(engine or create_async_engine(self.database.url))
+        worker = Worker(
+            self.jobs,
+            self.database.engine,
+            async_sessionmaker=self._checked_async(made),
+            drain=True,
+            on_finish=lambda _, each: finished.append(each),
+            **options,
+        )
+        worker.start()
+        assert worker.join(60), "the worker does not come to its end"
+        run = self.outcome()
+        (run.finished,) = finished
+        return run
+
+    def by_awaited_work_once(self, body: Body) -> Run:
+        """`by_work_once` of a coroutine, in an AsyncSession."""
+        self.enqueue(body, is_async=True)
+        return asyncio.run(self._in_async_session())
+
+    async def _in_async_session(self) -> Run:
+        engine = create_async_engine(self.database.url)
+        raised: BaseException | None = None
+        finished = None
+        async with self._checked_async(async_sessionmaker(engine))() as own:
+            own.add(Item(name="caller"))
+            await own.flush()
+            own.add(Item(name="pending"))
+            try:
+                finished = await own.run_sync(self.jobs.work_once)
+            except BaseException as error:
+                raised = error
+            else:
+                assert not self.items() & CALLERS, "something is committed before the caller commits"
+            if own.in_transaction():
+                await own.commit()
+        await engine.dispose()
+        run = self.outcome()
+        run.finished, run.raised = finished, raised
         return run
 
     def by_group(self, body: Body, sessions: Any = None) -> Run:
@@ -234,6 +292,19 @@ class Lab:
 
         return checked
 
+    def _checked_async(self, sessions: async_sessionmaker[AsyncSession]) -> Callable[[], Any]:
+        """`_checked`, of AsyncSessions."""
+
+        @asynccontextmanager
+        async def checked() -> AsyncIterator[AsyncSession]:
+            async with sessions() as session:
+                before = traces(session.sync_session)
+                yield session
+                if traces(session.sync_session) != before:
+                    self.left.append(session)
+
+        return checked
+
     def outcome(self) -> Run:
         assert not self.left, f"a scope has left something behind: {self.left}"
         with Session(self.database.engine) as session:
@@ -288,6 +359,13 @@ class Case:
         if self.during is not None:
             assert run.seen == [Seen(frozenset(self.during), "running", locked=False)]
 
+    def check_by_loop(self, database: Database) -> None:
+        run = Lab(database).by_loop(self.body)
+        assert (run.state, run.items, run.error) == (self.state, self.items, self.error), run.message
+        assert run.attempt == 1
+        if self.during is not None:
+            assert run.seen == [Seen(frozenset(self.during), "running", locked=False)]
+
     def check_by_group(self, database: Database, sessions: Any = None) -> None:
         run = Lab(database).by_group(self.body, sessions)
         expected = self.group or (self.state, self.items, self.error)
@@ -306,8 +384,9 @@ class Case:
             assert run.neighbours["before"] == ("succeeded", 1, 0)
         assert set(NEIGHBOURS) <= Lab.committed(database)
 
-    def check_by_work_once(self, database: Database, session: Any = None) -> None:
-        run = Lab(database).by_work_once(self.body, session)
+    def check_by_work_once(self, database: Database, session: Any = None, *, is_async: bool = False) -> None:
+        lab = Lab(database)
+        run = lab.by_awaited_work_once(self.body) if is_async else lab.by_work_once(self.body, session)
         if self.escapes:
             assert isinstance(run.raised, JobEscaped), run
             # Nothing is recorded, the attempt is not counted; the caller's transaction is rolled back.
