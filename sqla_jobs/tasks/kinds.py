@@ -9,7 +9,7 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from sqla_jobs.errors import TaskDefinitionError
+from sqla_jobs.errors import InvalidOption, TaskDefinitionError
 
 
 def is_async(function: Callable[..., object]) -> bool:
@@ -21,8 +21,20 @@ def is_async(function: Callable[..., object]) -> bool:
     return not inspect.isroutine(function) and inspect.iscoroutinefunction(type(function).__call__)
 
 
-def check_kind(function: Callable[..., object], task: str) -> None:
-    """Raise TaskDefinitionError if its first parameter is annotated with the other kind of Session."""
+def check_kind(function: Callable[..., object], task: str, group_commit: int | None) -> None:
+    """See that a call of it runs something, with the Session that it is given.
+
+    Raises:
+        TaskDefinitionError: it is a generator function, or its first parameter is annotated with the other
+            kind of Session.
+        InvalidOption: it is a coroutine function, and for the fast lane.
+    """
+    _refuse_lazy(function, task)
+    if group_commit and is_async(function):
+        raise InvalidOption(
+            f"task {task!r} is an `async def` function with group_commit={group_commit}; expected one of "
+            "them: the jobs of a group run one after the other in one transaction, and wait for nothing"
+        )
     found = _annotated(function)
     if found is None:
         return
@@ -50,3 +62,15 @@ def _annotated(function: Any) -> type | None:
         for each in path:
             found = getattr(found, each, None)
     return found if isinstance(found, type) else None
+
+
+def _refuse_lazy(function: Callable[..., Any], name: str) -> None:
+    body = function if inspect.isroutine(function) else type(function).__call__
+    for is_lazy, kind in (
+        (inspect.isasyncgenfunction, "an async generator function"),
+        (inspect.isgeneratorfunction, "a generator function"),
+    ):
+        if is_lazy(function) or is_lazy(body):
+            raise TaskDefinitionError(
+                f"task {name!r} is {kind}: calling it runs nothing of its body; expected an ordinary function"
+            )

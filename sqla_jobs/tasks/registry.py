@@ -27,7 +27,7 @@ from sqla_jobs.errors import (
 from sqla_jobs.lifecycle import Claimed, Definition, Limited, Synced
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
-from sqla_jobs.tasks.kinds import check_kind, is_async
+from sqla_jobs.tasks.kinds import check_kind
 from sqla_jobs.tasks.limits import Limit, check_limit
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.one import enqueue
@@ -141,13 +141,7 @@ class Registry(Generic[JobT]):
             raise InvalidOption(f"retry {shown(retry)} of task {name!r}; expected a RetryPolicy")
         if name in self._tasks:
             raise TaskAlreadyRegistered(name, _place(self._tasks[name].function))
-        _refuse_lazy(function, name)
-        check_kind(function, name)
-        if group_commit and is_async(function):
-            raise InvalidOption(
-                f"task {name!r} is an `async def` function with group_commit={group_commit}; expected one of "
-                "them: the jobs of a group run one after the other in one transaction, and wait for nothing"
-            )
+        check_kind(function, name, group_commit)
         task: Task[..., R, JobT] = Task(
             name,
             function,
@@ -345,15 +339,3 @@ def _place(function: Any) -> str:
     """Where a function is defined, for a message."""
     code = getattr(inspect.unwrap(function), "__code__", None)
     return shown(function) if code is None else f"{code.co_filename}, line {code.co_firstlineno}"
-
-
-def _refuse_lazy(function: Callable[..., Any], name: str) -> None:
-    body = function if inspect.isroutine(function) else type(function).__call__
-    for is_lazy, kind in (
-        (inspect.isasyncgenfunction, "an async generator function"),
-        (inspect.isgeneratorfunction, "a generator function"),
-    ):
-        if is_lazy(function) or is_lazy(body):
-            raise TaskDefinitionError(
-                f"task {name!r} is {kind}: calling it runs nothing of its body; expected an ordinary function"
-            )
