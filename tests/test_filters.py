@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import and_, bindparam, exists, func, literal_column, or_, select, text, true
 from sqlalchemy.orm import Session, aliased
 
-from sqla_jobs import Job, Jobs, Worker, lifecycle
+from sqla_jobs import Job, Jobs, Limit, Worker, lifecycle
 from sqla_jobs.errors import ConfigurationError, InvalidOption
 from sqla_jobs.statements import filter_of
 from tests.support.lane import logged
@@ -64,6 +64,17 @@ def test_a_busy_worker_keeps_to_it(
     assert {note[1] for note in app.ran} == {"7"}
     assert len(app.ran) == 31
     assert len(app.queued()) == 31
+
+
+@QUEUES
+@pytest.mark.parametrize("threads", [1, 3])
+def test_so_are_jobs_of_a_limit(empty_database: Database, queues: list[str] | None, threads: int) -> None:
+    """They are counted before they are begun, by statements of their own."""
+    app = Tenants(empty_database, limit=Limit(2))
+    app.enqueue("a8x a7a b8x b7b a8y a7c")
+    drain(app.jobs, empty_database, where=MINE, queues=queues, threads=threads)
+    assert sorted(app.ran) == ["a7a", "a7c", "b7b"]
+    assert app.queued() == ["a8x", "b8x", "a8y"]
 
 
 @LANES

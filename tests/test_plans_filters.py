@@ -15,6 +15,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, Session
 
 from sqla_jobs import JobMixin, lifecycle
 from sqla_jobs.lifecycle import Claimed, Mark
+from sqla_jobs.lifecycle.sent import LeftOut
 from sqla_jobs.models import create_all
 from sqla_jobs.statements import filter_of, index_ddl
 from tests.support.plans import Plan, Verb, explaining, fill, walk
@@ -69,6 +70,11 @@ def open_queues(session: Session) -> object:
     return lifecycle.open_queues(session, TenantJob, None, ["paused"], ONLY)
 
 
+def counted(queues: list[str] | None = None) -> Verb:
+    left = LeftOut(["limited"], ["full"])
+    return lambda s: lifecycle.claim(s, TenantJob, 7, queues, only=ONLY, left=left)
+
+
 ALSO = {WORKERS}
 CASES = {
     "claim": Case(claim(1), {ANY, PRIMARY}, 2, 100, also=ALSO),
@@ -80,6 +86,8 @@ CASES = {
     "either": Case(either(), {ANY, PRIMARY}, 2, 100, also=ALSO),
     "either by queue": Case(either(QUEUES), {BY_QUEUE, PRIMARY}, 2, 100, also=ALSO),
     "either, behind a mark": Case(either(mark=FIRST), {ANY, PRIMARY}, 2, 100, also=ALSO),
+    "claim, beside a limit": Case(counted(), {ANY, PRIMARY}, 2, 100, also=ALSO),
+    "claim by queue, beside a limit": Case(counted(QUEUES), {BY_QUEUE, PRIMARY}, 2, 100, also=ALSO),
     "join": Case(join(), {ANY, PRIMARY}, RARE + 9, 800, also=ALSO),
     "join by queue": Case(join(QUEUES), {BY_QUEUE, PRIMARY}, RARE + 9, 800, also=ALSO),
     "finish and claim": Case(exchange(), {ANY, PRIMARY}, 20, 800, also=ALSO),

@@ -199,9 +199,12 @@ class Worker:
         self._launch()
         atexit.register(self._at_exit)
         worker_id = self._registration.worker_id
+        served = ", ".join(self.queues or ["any"])
+        if self._only is not None:
+            served = f"{served}, where {self._only.predicate(self._runner.engine.dialect)}"
         log.info(
             "worker %s started: queues %s, %s thread(s)",
-            worker_id, ", ".join(self.queues or ["any"]), self.threads, extra={"worker_id": worker_id},
+            worker_id, served, self.threads, extra={"worker_id": worker_id},
         )  # fmt: skip
         return self
 

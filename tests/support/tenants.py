@@ -10,7 +10,7 @@ from typing import Any
 from sqlalchemy import JSON, Enum, LargeBinary, Text
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
-from sqla_jobs import JobMixin, Jobs
+from sqla_jobs import JobMixin, Jobs, Limit
 from tests.support.server import Database
 
 
@@ -45,15 +45,23 @@ class Tenants:
     Parameters:
         group_commit: for the fast lane.
         effect: whether a job uses its Session.
+        limit: how many run at once.
     """
 
-    def __init__(self, database: Database, *, group_commit: int | None = None, effect: bool = False) -> None:
+    def __init__(
+        self,
+        database: Database,
+        *,
+        group_commit: int | None = None,
+        effect: bool = False,
+        limit: Limit | None = None,
+    ) -> None:
         self.database = database
         self.jobs: Jobs[TenantJob] = Jobs(model=TenantJob)
         self.ran: list[str] = []
         self.each = threading.Semaphore(0)
         self.effect = effect
-        self.task = self.jobs.task(name="t", group_commit=group_commit)(self._run)
+        self.task = self.jobs.task(name="t", group_commit=group_commit, limit=limit)(self._run)
         self.jobs.create_all(database.engine)
 
     def _run(self, session: Session, note: str) -> None:
