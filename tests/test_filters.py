@@ -10,12 +10,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy import and_, bindparam, exists, func, literal_column, or_, select, text, true
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, aliased
 
 from sqla_jobs import Job, Jobs, Limit, Worker, lifecycle
 from sqla_jobs.errors import ConfigurationError, InvalidOption
 from sqla_jobs.statements import filter_of
 from tests.support.lane import logged
+from tests.support.loops import drain_async
 from tests.support.server import Database
 from tests.support.tenants import Other, Plan, TenantJob, Tenants
 from tests.support.verbs import employ
@@ -74,6 +76,25 @@ def test_so_are_jobs_of_a_limit(empty_database: Database, queues: list[str] | No
     app.enqueue("a8x a7a b8x b7b a8y a7c")
     drain(app.jobs, empty_database, where=MINE, queues=queues, threads=threads)
     assert sorted(app.ran) == ["a7a", "a7c", "b7b"]
+    assert app.queued() == ["a8x", "b8x", "a8y"]
+
+
+@QUEUES
+def test_so_are_coroutines(empty_database: Database, queues: list[str] | None) -> None:
+    app = Tenants(empty_database)
+
+    @app.jobs.task(name="awaited")
+    async def awaited(session: AsyncSession, note: str) -> None:
+        app.ran.append(note)
+
+    with empty_database.sessionmaker.begin() as session:
+        for note in ("a8x", "a7a", "b8x", "b7b", "a7c"):
+            job = awaited.using(queue=note[0]).job(note)
+            job.tenant_id = int(note[1])
+            session.add(job)
+    app.enqueue("a7d a8y")
+    drain_async(app.jobs, empty_database, where=MINE, queues=queues)
+    assert sorted(app.ran) == ["a7a", "a7c", "a7d", "b7b"]
     assert app.queued() == ["a8x", "b8x", "a8y"]
 
 
