@@ -5,6 +5,7 @@ import sys as _sys
 from sqla_jobs.errors import Cancel, Snooze
 from sqla_jobs.jobs import Jobs
 from sqla_jobs.lifecycle import Cancelled, Retried, Synced
+from sqla_jobs.meter import Progress
 from sqla_jobs.models import Job, JobMixin, Schedule, metadata
 from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
@@ -25,6 +26,7 @@ __all__ = [
     "JobState",
     "Jobs",
     "Limit",
+    "Progress",
     "Retried",
     "RetryPolicy",
     "Schedule",

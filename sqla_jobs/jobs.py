@@ -12,6 +12,7 @@ from sqla_jobs import lifecycle, runner
 from sqla_jobs.awaited import Sync, method, session_of
 from sqla_jobs.errors import InvalidOption, TaskDefinitionError, shown
 from sqla_jobs.lifecycle import Cancelled, Retried
+from sqla_jobs.meter import Progress
 from sqla_jobs.models import (
     Companions,
     Job,
@@ -42,7 +43,7 @@ from sqla_jobs.tasks import (
     enqueue_many,
     keep_house,
 )
-from sqla_jobs.verbs import PRUNED, WEEK, cancel, pause, prune, resume, retry
+from sqla_jobs.verbs import PRUNED, WEEK, cancel, pause, progress, prune, resume, retry
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 if TYPE_CHECKING:  # see tasks.sessions
@@ -334,6 +335,17 @@ class Jobs(Recurring[JobT]):
             DuplicateJob: another job holds its unique key.
         """
         return retry(session, job, again=again, model=self.model, now=now)
+
+    @method
+    def progress(self, session: Sync, job: int | JobT) -> Progress | None:
+        """How far a job has come, as it says by ``current_job().progress(…)``; None: it has said nothing.
+
+        While it runs, within a second of what it said; afterwards what it said last.
+
+        Raises:
+            JobNotFound: there is none of that id.
+        """
+        return progress(session, job, model=self.model)
 
     @method
     def prune(

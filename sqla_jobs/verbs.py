@@ -15,6 +15,7 @@ from sqla_jobs import lifecycle
 from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle import Cancelled, Retried
+from sqla_jobs.meter import Progress
 from sqla_jobs.models import Job, JobMixin, check_queue
 from sqla_jobs.outcome import JobState
 
@@ -85,6 +86,29 @@ def retry(
     own = session_of(session, "retry")
     model, job_id = _found(own, "retry", model, job)
     return lifecycle.retry(own, model, job_id, again=again, now=now)
+
+
+@verb
+def progress(session: Sync, job: int | JobMixin, *, model: type[JobMixin] = Job) -> Progress | None:
+    """How far a job has come, as it has said by `RunningJob.progress`. Waits for nobody.
+
+    While it runs, this is what its worker has written, within a second of what the job said; afterwards what
+    it said last. ``attempt`` tells which attempt said it: one that has just begun has said nothing yet.
+
+    Parameters:
+        job: its id, or itself.
+        model: the job model, for an id; `Jobs.progress` knows its own.
+
+    Returns:
+        None: it has said nothing.
+
+    Raises:
+        JobNotFound: there is none of that id.
+        InvalidOption: it is no id, nor a job that is enqueued.
+    """
+    own = session_of(session, "progress")
+    model, job_id = _found(own, "progress", model, job)
+    return lifecycle.progress(own, model, job_id)
 
 
 @verb

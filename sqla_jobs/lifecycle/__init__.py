@@ -11,7 +11,7 @@ them with ``AsyncSession.run_sync``.
     unique     enqueue_unique, enqueue_many_unique: or whoever holds the key
     cancels    cancel, of one job or of all that wait
     retries    retry, of one job that is over or waits
-    results    left: what became of a job
+    results    left, progress: what became of a job, or how far it has come
     prunes     prune, of all that finished long ago
     definitions  sync, disable_absent: the schedules of the code, written to their rows
     schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
@@ -48,7 +48,7 @@ from sqla_jobs.lifecycle.jobs import (
 from sqla_jobs.lifecycle.limits import Counted, Limited, claim_counted, limit_key
 from sqla_jobs.lifecycle.pauses import open_queues, pause, paused, resume
 from sqla_jobs.lifecycle.prunes import check_age, prune
-from sqla_jobs.lifecycle.results import Left, left
+from sqla_jobs.lifecycle.results import Left, left, progress
 from sqla_jobs.lifecycle.retries import Retried, retry
 from sqla_jobs.lifecycle.schedules import (
     Advance,
@@ -147,6 +147,7 @@ __all__ = [
     "open_queues",
     "pause",
     "paused",
+    "progress",
     "promote",
     "prune",
     "register",

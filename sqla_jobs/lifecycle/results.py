@@ -1,4 +1,4 @@
-"""The verb for who wants to know what became of a job."""
+"""The verbs for who wants to know what became of a job, or how far it has come."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import statements
 from sqla_jobs.errors import JobCancelled, JobFailed, JobNotFinished, JobNotFound, NoResult
 from sqla_jobs.lifecycle.sent import Model, execute
+from sqla_jobs.meter import Progress
 from sqla_jobs.outcome import JobState
 
 
@@ -61,3 +62,18 @@ def left(session: Session, model: Model, job_id: int) -> Left:
         raise JobNotFound(job_id)
     last = json.loads(row.last) if row.last else None
     return Left(job_id, row.task, JobState(row.state), row.result, last if isinstance(last, dict) else {})
+
+
+def progress(session: Session, model: Model, job_id: int) -> Progress | None:
+    """What a job said last of how far it has come, as far as it is written; None: nothing.
+
+    Raises:
+        JobNotFound: there is none of that id.
+    """
+    row = execute(session, model, statements.progress(model), p_id=job_id).first()
+    if row is None:
+        raise JobNotFound(job_id)
+    try:
+        return None if row.progress is None else Progress.loaded(json.loads(row.progress))
+    except (ValueError, RecursionError):  # raw SQL: more digits, or levels, than Python reads
+        return None

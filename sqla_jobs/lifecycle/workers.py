@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from sqlalchemy import Connection
@@ -16,6 +17,7 @@ from sqla_jobs import statements, wakeup
 from sqla_jobs.errors import WorkerDied
 from sqla_jobs.lifecycle.jobs import Claimed, Written, claimed, finish
 from sqla_jobs.lifecycle.sent import Model, execute
+from sqla_jobs.meter import Progress
 from sqla_jobs.outcome import JobState, Outcome, died, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
 
@@ -142,6 +144,7 @@ def rescue(
         if worker is not None and worker.lives:
             continue
         outcome = _after_death(job, buried.get(job.worker_id) or worker, policy_for)
+        outcome = replace(outcome, progress=_said(job, worker))
         try:
             with session.begin_nested():
                 written = finish(session, model, job, outcome, now=now)
@@ -155,6 +158,19 @@ def rescue(
     if any(each.written.state is JobState.SCHEDULED for each in rescued):
         wakeup.announce(session, model, [wakeup.SCHEDULED])
     return rescued
+
+
+def _said(job: Claimed, worker: Any) -> str | None:
+    """What a dead worker's row says of how far a job had come, as JSON."""
+    try:
+        running = json.loads(worker.running) if worker is not None else []
+    except (ValueError, RecursionError):  # raw SQL
+        return None
+    for entry in running:
+        if isinstance(entry, dict) and (entry.get("id"), entry.get("claim")) == (job.id, job.claim):
+            progress = Progress.loaded(entry.get("progress"))
+            return None if progress is None else progress.text()
+    return None
 
 
 def _after_death(job: Claimed, worker: Any, policy_for: Callable[[str], RetryPolicy]) -> Outcome:

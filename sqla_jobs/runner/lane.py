@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, ClaimLost, JobEscaped
 from sqla_jobs.lifecycle import Claimed, Mark, Standing, Written
+from sqla_jobs.meter import Meter
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
@@ -35,7 +36,7 @@ from sqla_jobs.scope import (
     stand_guard,
 )
 from sqla_jobs.statements import Filter
-from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, running
+from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, progressed, running
 
 T = TypeVar("T")
 log = logging.getLogger("sqla_jobs")
@@ -148,17 +149,22 @@ class Runner:
             return verb(session)
 
     def perform(
-        self, job: Claimed, interrupter: Interrupter | None = None, follow: Follow | None = None
+        self,
+        job: Claimed,
+        interrupter: Interrupter | None = None,
+        follow: Follow | None = None,
+        meter: Meter | None = None,
     ) -> Finished | None:
         """Run a claimed job to its recorded outcome; None: the claim was taken over meanwhile.
 
         Parameters:
             interrupter: what another thread may end the job by.
             follow: where the next job is wanted, which may be claimed by the commit of this one's outcome.
+            meter: where another thread looks how far it has come.
         """
         interrupter = interrupter or Interrupter()
         policy = self.registry.policy_for(job.task)
-        view = running(job, policy)
+        view = running(job, policy, meter=None if job.task in self.registry.fast else meter or Meter())
         try:
             result = self._run_until_recorded(job, view, policy, interrupter, follow or Follow())
         except Exception as error:
@@ -175,13 +181,13 @@ class Runner:
             log.warning("job %s (%s) lost: its claim was taken over", job.id, job.task, extra=facts(view))
         return result
 
-    def record_interrupted(self, job: Claimed, reason: Exception) -> Finished | None:
+    def record_interrupted(self, job: Claimed, reason: Exception, meter: Meter) -> Finished | None:
         """Record the end of a job that goes on although it was interrupted; None: it was through before.
 
         What it still writes is refused by the fence.
         """
         policy = self.registry.policy_for(job.task)
-        view = running(job, policy)
+        view = running(job, policy, meter=meter)
         return self._record(job, view, decide(None, reason, delay_for(policy, view)))
 
     def _run_until_recorded(
@@ -250,7 +256,7 @@ class Runner:
             interrupter.close()
             if is_conflict(ran.error):
                 raise ran.error
-            outcome = decide(ran.returned, ran.error, delay_for(policy, view))
+            outcome = progressed(view, decide(ran.returned, ran.error, delay_for(policy, view)))
             passes = job.task in self.registry.passing
             if outcome.state is JobState.SUCCEEDED and not (scope.touched or passes):
                 return Untouched(ran, outcome)
@@ -366,6 +372,7 @@ class Runner:
         Parameters:
             unsure: it may have been written already.
         """
+        outcome = progressed(view, outcome)
 
         def write() -> Written | None:
             nonlocal unsure

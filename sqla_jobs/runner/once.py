@@ -12,12 +12,13 @@ from sqla_jobs import lifecycle
 from sqla_jobs.awaited import Sync, session_of
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.lifecycle import Written
+from sqla_jobs.meter import Meter
 from sqla_jobs.outcome import JobState, decide
 from sqla_jobs.policy import policy_at
 from sqla_jobs.runner.failures import is_conflict
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
 from sqla_jobs.scope import Interrupted, JobScope, keep_in_registry, refuse_autocommit, refuse_driver
-from sqla_jobs.tasks import Registry, async_of, check_queues, running
+from sqla_jobs.tasks import Registry, async_of, check_queues, progressed, running
 
 
 def work_once(
@@ -60,7 +61,8 @@ def work_once(
     if job is None:
         return None
     policy = registry.policy_for(job.task)
-    view = running(job, policy, attempt=job.attempt + 1)
+    meter = None if job.task in registry.fast else Meter()
+    view = running(job, policy, attempt=job.attempt + 1, meter=meter)
     scope = JobScope(own, model, owned=False)
     token = TAKEN.set((*TAKEN.get(), job.id))
     try:
@@ -68,6 +70,7 @@ def work_once(
         if isinstance(ran.error, (KeyboardInterrupt, Interrupted)) or is_conflict(ran.error):
             raise ran.error
         outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
+        outcome = progressed(view, outcome)
         written: Written | None = Written(outcome.state, job.run_at)
         passes = job.task in registry.passing and outcome.state is JobState.SUCCEEDED
         if not (passes and lifecycle.remove(own, model, [job], taken=True)):

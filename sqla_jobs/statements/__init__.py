@@ -9,7 +9,7 @@
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     retried      stopped, retry: to run once more
     unique       window, window_of, holders: unique keys
-    results      result: what a job has come to
+    results      result, progress: what a job has come to
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work, unfinished: what is left to do
     by_hand      run_schedule, switch_schedule
@@ -78,7 +78,7 @@ from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.pauses import open_queues, pause, paused, resume
 from sqla_jobs.statements.queued import claim, take, take_due
-from sqla_jobs.statements.results import result
+from sqla_jobs.statements.results import progress, result
 from sqla_jobs.statements.retried import retry, stopped
 from sqla_jobs.statements.running import (
     cancel_requests,
@@ -191,6 +191,7 @@ __all__ = [
     "orphans",
     "pause",
     "paused",
+    "progress",
     "promote",
     "prunable",
     "prune",

@@ -12,6 +12,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     delete,
     false,
     func,
@@ -109,11 +110,13 @@ def known(model: Model) -> Executable:
     """What is known of the workers ``:ids``, and whether they live. Locks nothing. Index: the primary key.
 
     The columns of `bury`; of one that was found dead before nobody knows any more whether its lock was free.
+    And ``running``, JSON as text: what they said last of their jobs.
     """
     worker = worker_table(model)
     ids = bindparam("ids", type_=ARRAY(BigInteger))
     told = (worker.c.id, worker.c.host, worker.c.pid, worker.c.heartbeat_at)
-    return select(*told, false().label("free"), lives(worker).label("lives")).where(
+    running = cast(worker.c.running, Text).label("running")
+    return select(*told, running, false().label("free"), lives(worker).label("lives")).where(
         worker.c.id == func.any(ids)
     )
 

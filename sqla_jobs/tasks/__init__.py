@@ -16,7 +16,7 @@ current     RunningJob and current_job()
 housekeeping  the library's own task and its schedule
 """
 
-from sqla_jobs.tasks.current import RunningJob, as_current, current_job, running
+from sqla_jobs.tasks.current import RunningJob, as_current, current_job, progressed, running
 from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.many import enqueue_many
@@ -60,6 +60,7 @@ __all__ = [
     "current_job",
     "enqueue_many",
     "keep_house",
+    "progressed",
     "running",
     "sessions_of",
 ]

@@ -6,13 +6,15 @@ import datetime as dt
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy.orm import Session, scoped_session
 
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.meter import Meter, Progress
+from sqla_jobs.outcome import Outcome
 from sqla_jobs.policy import RetryPolicy
 
 if TYPE_CHECKING:
@@ -34,6 +36,32 @@ class RunningJob:
     """By name, as the row holds them: plain JSON."""
     enqueued_at: dt.datetime
     _checkpoint: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
+    _meter: Meter | None = field(default=None, repr=False, compare=False)
+    """None: in the fast lane."""
+
+    def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
+        """Say how far the job has come. It costs next to nothing: say it as often as you like.
+
+        It sends nothing. The worker writes what was said last where others can see it (see `Jobs.progress`),
+        at most once a second; and what was said last of all is kept with the outcome, whichever that is.
+
+        Parameters:
+            done, total: numbers from zero up, of whatever is counted; total None: nobody knows.
+            note: what it is at, for people; 500 characters of it are kept.
+
+        Raises:
+            InvalidOption: no number, or one below zero, NaN or infinite; a note that is no text.
+            JobsError: the job does not run any more; or its task has ``group_commit``: in the fast lane
+                nobody sees a job before it is over.
+        """
+        if self._checkpoint is None:
+            raise JobsError("progress() was called on a job that does not run; expected current_job()'s")
+        if self._meter is None:
+            raise JobsError(
+                f"progress() was called by a job of {self.task}, which has group_commit: in the fast lane"
+                " nobody sees a job before it is over; take group_commit off the task, or the call out of it"
+            )
+        self._meter.last = Progress.said(done, total, note, self.attempt)
 
     @overload
     def checkpoint(self, session: Session | scoped_session[Any]) -> None: ...
@@ -67,8 +95,13 @@ def running(
     policy: RetryPolicy,
     *,
     attempt: int | None = None,
+    meter: Meter | None = None,
 ) -> RunningJob:
-    """What a claimed job shows of itself while it runs."""
+    """What a claimed job shows of itself while it runs.
+
+    Parameters:
+        meter: where it may say how far it has come; None: it may not.
+    """
     return RunningJob(
         id=job.id,
         task=job.task,
@@ -77,7 +110,14 @@ def running(
         max_attempts=policy.max_attempts if job.max_attempts is None else job.max_attempts,
         arguments=_copied(job.arguments),
         enqueued_at=job.created_at,
+        _meter=meter,
     )
+
+
+def progressed(job: RunningJob, outcome: Outcome) -> Outcome:
+    """The outcome of a run, with what the job has said last of its progress."""
+    last = None if job._meter is None else job._meter.last
+    return outcome if last is None else replace(outcome, progress=last.text())
 
 
 def _copied(arguments: dict[str, Any]) -> dict[str, Any]:
@@ -109,6 +149,8 @@ def current_job() -> RunningJob:
 def as_current(job: RunningJob, checkpoint: Callable[[Any], None], run: Callable[[], T]) -> T:
     """Call ``run`` while ``job`` is what ``current_job()`` gives, and may commit in between."""
     token = _current.set(job)
+    if job._meter is not None:
+        job._meter.last = None  # it may be run again, and what the run before did is rolled back
     object.__setattr__(job, "_checkpoint", checkpoint)
     try:
         return run()

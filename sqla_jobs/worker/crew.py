@@ -11,6 +11,7 @@ from typing import Literal
 
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.meter import Meter
 from sqla_jobs.scope import Interrupter
 
 WorkerState = Literal["new", "running", "stopping", "stopped"]
@@ -24,6 +25,7 @@ class Running:
     timeout: float | None = None
     """Seconds that it may take."""
     interrupter: Interrupter = field(default_factory=Interrupter)
+    meter: Meter = field(default_factory=Meter)
     began: float = field(default_factory=time.monotonic)
     since: float = field(default_factory=time.time)
     """The same by the calendar, in seconds since the epoch."""

@@ -252,7 +252,7 @@ class Hands:
             self._count()
             try:
                 follow = Follow(lambda: self._worker_that_goes_on(hand), self._queues)
-                finished = self._runner.perform(job, running.interrupter, follow)
+                finished = self._runner.perform(job, running.interrupter, follow, running.meter)
                 hand.following = follow.job
             except Exception:
                 # Nobody has recorded an outcome: the row is still ours, and is given back as a stray.
@@ -321,6 +321,6 @@ class Hands:
         reason = running.interrupter.reason
         if reason is None or isinstance(reason, GiveBack):
             return  # the goodbye gives it back
-        finished = self._runner.record_interrupted(running.job, reason)
+        finished = self._runner.record_interrupted(running.job, reason, running.meter)
         if finished is not None:
             self._announcer.announce(finished, hooks_may_exit=False)

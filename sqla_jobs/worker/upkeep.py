@@ -13,16 +13,20 @@ from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, GiveBack
 from sqla_jobs.lifecycle import NextTimes
 from sqla_jobs.listener import Listener
+from sqla_jobs.meter import Progress
 from sqla_jobs.runner import CANCELLED, Finished, Runner, finished
 from sqla_jobs.scheduler import Schedules
 from sqla_jobs.tasks import Registry, running
-from sqla_jobs.worker.crew import Crew
+from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.neighbours import APART, Neighbours
 from sqla_jobs.worker.outages import backoff, report
 from sqla_jobs.worker.registration import Registration
 
 log = logging.getLogger("sqla_jobs")
 
+TICK: Final = 1.0
+"""Seconds between two looks at what jobs have said of their progress. A heartbeat writes it, and comes early
+if there is any."""
 _DYING: Final = 10.0
 """Seconds in which the server may still be at a statement of a process that is gone, with a row locked."""
 
@@ -64,25 +68,31 @@ class Upkeep:
 
     def keep_beating(self) -> None:
         """Beat until nobody runs jobs. A thread of its own: a row lock or a hook must not hold it up."""
-        failures, wait = 0, self._beat
-        while not self._crew.wait_until_gone(wait):
+        failures, beat_at = 0, time.monotonic() + self._beat
+        while not self._crew.wait_until_gone(min(TICK, max(0.0, beat_at - time.monotonic()))):
+            if time.monotonic() < beat_at and (failures or not self._has_news()):
+                continue
             try:
                 self._heartbeat()
             except Exception as error:
                 failures += 1
                 report("the heartbeat", error, failures)
-                wait = min(self._beat, backoff(failures))
+                beat_at = time.monotonic() + min(self._beat, backoff(failures))
             else:
-                failures, wait = 0, self._beat
+                failures, beat_at = 0, time.monotonic() + self._beat
+
+    def _has_news(self) -> bool:
+        return any(each.meter.has_news for each in self._crew.running())
 
     def _heartbeat(self) -> None:
-        shown = [
-            {"id": each.job.id, "task": each.job.task, "attempt": each.job.attempt, "since": _iso(each.since)}
-            for each in self._crew.running()
-        ]
+        told = [(each, each.meter.last) for each in self._crew.running()]
+        shown = [_shown(each, progress) for each, progress in told]
         registration = self._registration
         worker_id = registration.worker_id
-        if not registration.beat(shown):
+        if registration.beat(shown):
+            for each, progress in told:
+                each.meter.written = progress
+        else:
             registration.register()
             if self._listener is not None:
                 self._listener.identify(registration.worker_id)
@@ -189,6 +199,14 @@ class Upkeep:
                     for each in rescued
                 ]
             )
+
+
+def _shown(running: Running, progress: Progress | None) -> dict[str, Any]:
+    """What the worker's row says of a job that runs."""
+    job = running.job
+    said = {} if progress is None else {"progress": progress.values()}
+    known = {"id": job.id, "task": job.task, "attempt": job.attempt, "claim": job.claim}
+    return {**known, "since": _iso(running.since), **said}
 
 
 def _is_due(time: dt.timedelta | None) -> bool:
