@@ -116,6 +116,10 @@ CASES = {
     "a result": Case(
         lambda session: session.execute(statements.result(Job), {"p_id": 1}).all(), {PRIMARY}, 1, 20
     ),
+    "progress": Case(
+        lambda session: session.execute(statements.progress(Job), {"p_id": 1}).all(),
+        {PRIMARY}, 1, 20, also={WORKERS},
+    ),
     "standing": Case(lambda session: lifecycle.standing(session, Job, 1), {PRIMARY}, 1, 20),
 }  # fmt: skip
 

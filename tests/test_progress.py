@@ -172,6 +172,41 @@ def test_an_attempt_that_says_nothing_leaves_what_the_one_before_said(database: 
     assert lane.row(job).state == "succeeded"
 
 
+def test_a_result_alone_leaves_what_an_earlier_attempt_said(database: Database) -> None:
+    lane = Lane(database)
+
+    def work(_: Session) -> int:
+        if current_job().attempt == 1:
+            say(7, 10)
+            raise ValueError
+        return 1
+
+    job = lane.enqueue(lane.task(work, retry=AT_ONCE, result=True))
+    for _ in range(2):
+        lane.run()
+        with database.sessionmaker.begin() as session:
+            lifecycle.promote(session, Job)
+    assert (lane.row(job).result, lane.row(job).progress) == (1, stored(7, 10))
+
+
+def test_of_a_job_that_is_over_its_own_row_counts(database: Database) -> None:
+    """Its worker's row speaks of it until the next heartbeat."""
+    lane = Lane(database)
+    job = lane.enqueue(lane.task(saying(9)))
+    lane.run()
+    said = '[{"id": 1, "claim": 1, "progress": {"done": 7, "attempt": 1}}]'
+    database.execute("UPDATE sqla_jobs_workers SET running = CAST(:said AS jsonb)", said=said)
+    assert (job, lane.row(job).claim) == (1, 1)
+    assert read(database, lane.jobs, job) == Progress(9)
+
+
+def saying(done: int) -> Callable[[Session], None]:
+    def work(_: Session) -> None:
+        say(done)
+
+    return work
+
+
 def test_a_run_that_is_repeated_says_it_anew(database: Database) -> None:
     """After a conflict the job runs again under the same claim, and what its first run did is rolled back."""
     lane = Lane(database)

@@ -22,6 +22,7 @@ from sqla_jobs import (
     Jobs,
     JobState,
     Limit,
+    Progress,
     RetryPolicy,
     Snooze,
     Synced,
@@ -346,6 +347,13 @@ def results(session: Session) -> None:
         assert_type(finished.error, BaseException | None)
         assert_type(finished.job.arguments, Mapping[str, Any])
     assert_type(current_job().attempt, int)
+    current_job().progress(1, 2.5, "half")
+    current_job().progress("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    current_job().progress()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
+    assert_type(jobs.progress(session, 1), Progress | None)
+    jobs.progress(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    if (progress := jobs.progress(session, send.enqueue(session, "a"))) is not None:
+        assert_type(progress.fraction, float | None)
     assert_type(drain(session, jobs, ["mail"], now=finished.run_at if finished else None), list[Finished])
     assert_type(enqueued(session, send, to="a"), list[Job])
     assert_type(enqueued(session, bill), list[TenantJob])
