@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 from sqlalchemy.orm import Session, scoped_session
 
 import sqla_jobs
-from sqla_jobs import Finished, Job, Jobs, JobState, Synced, testing
+from sqla_jobs import Finished, Job, Jobs, JobState, Progress, Synced, testing
 from sqla_jobs.errors import DuplicateJob, EnqueueError, InvalidArguments, InvalidOption, JobNotFound
 from sqla_jobs.testing import InSession
 from tests.support.aio import Sessions, in_a_loop
@@ -86,6 +86,7 @@ VERBS: dict[str, tuple[Callable[[Session_], Any], Any]] = {
     "jobs.cancel_all": (lambda s: jobs.cancel_all(s, queue="before"), 1),
     "retry": (lambda s: sqla_jobs.retry(s, 1), "queued"),
     "jobs.retry": (lambda s: jobs.retry(s, 1), "queued"),
+    "jobs.progress": (lambda s: jobs.progress(s, 1000), Progress(7, 10)),
     "prune": (lambda s: sqla_jobs.prune(s, older_than=dt.timedelta(0)), 1),
     "jobs.prune": (lambda s: jobs.prune(s, states=["failed"], limit=5), 0),
     "pause": (lambda s: sqla_jobs.pause(s, "mail"), True),
@@ -137,8 +138,9 @@ def database(database: Database) -> Database:
         assert send.using(queue="before").enqueue(session, 0).id == 1
         session.execute(
             text(
-                "INSERT INTO sqla_jobs (id, task, queue, state, result, started_at, finished_at)"
-                " VALUES (1000, 'keep', 'over', 'succeeded', '10', now(), now())"
+                "INSERT INTO sqla_jobs (id, task, queue, state, result, progress, started_at, finished_at)"
+                " VALUES (1000, 'keep', 'over', 'succeeded', '10',"
+                """ '{"done"\\: 7, "total"\\: 10, "attempt"\\: 1}', now(), now())"""
             )
         )
     return database

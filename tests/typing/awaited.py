@@ -13,7 +13,20 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncSession, async_scoped_s
 from sqlalchemy.orm import Session, scoped_session
 from typing_extensions import assert_type
 
-from sqla_jobs import Cancelled, Finished, Job, Jobs, Retried, Synced, cancel, pause, prune, resume, retry
+from sqla_jobs import (
+    Cancelled,
+    Finished,
+    Job,
+    Jobs,
+    Progress,
+    Retried,
+    Synced,
+    cancel,
+    pause,
+    prune,
+    resume,
+    retry,
+)
 from sqla_jobs.testing import InSession, assert_enqueued, drain, enqueued, refute_enqueued
 from tests.typing.tasks import TenantJob, bill, clean, count, end, jobs, remind, send, tenant_jobs
 
@@ -43,6 +56,7 @@ async def others(session: AsyncSession) -> None:
     assert_type(await jobs.cancel_all(session, queue="mail", task=send), int)
     assert_type(await retry(session, 1, again=True), Retried)
     assert_type(await jobs.retry(session, 1), Retried)
+    assert_type(await jobs.progress(session, 1), Progress | None)
     assert_type(await prune(session, older_than=dt.timedelta(1)), int)
     assert_type(await jobs.prune(session, states=["failed"]), int)
     assert_type(await pause(session, "mail"), bool)

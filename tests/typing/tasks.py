@@ -351,7 +351,7 @@ def results(session: Session) -> None:
     current_job().progress("1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     current_job().progress()  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     assert_type(jobs.progress(session, 1), Progress | None)
-    jobs.progress(session, "1")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+    jobs.progress(session, "1")  # type: ignore[call-overload] # pyright: ignore[reportArgumentType, reportCallIssue]
     if (progress := jobs.progress(session, send.enqueue(session, "a"))) is not None:
         assert_type(progress.fraction, float | None)
     assert_type(drain(session, jobs, ["mail"], now=finished.run_at if finished else None), list[Finished])
