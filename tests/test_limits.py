@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Jobs, Limit, RetryPolicy, Snooze, Worker, lifecycle
@@ -17,6 +18,7 @@ from sqla_jobs.lifecycle import Counted
 from sqla_jobs.runner import limits, trail
 from sqla_jobs.testing import drain as drain_here
 from tests.support.lane import Lane
+from tests.support.loops import drain_async
 from tests.support.server import Database
 from tests.support.verbs import NOW, add, employ, row
 from tests.support.work import PATIENCE, drain
@@ -433,6 +435,25 @@ def test_what_goes_back_gives_its_slot_to_another(database: Database) -> None:
     drain(jobs, database, threads=2)
     assert ran == ["fails", "snoozes", "works"]
     assert database.scalar("SELECT count(DISTINCT limit_key) FROM sqla_jobs") == 1
+
+
+def test_coroutines_keep_it_and_open_it_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They are claimed by threads, and end on the loop: a slot is free for the next at once."""
+    monkeypatch.setattr(limits, "FULL", 2 * PATIENCE)
+    jobs, now, most = Jobs(), set[int](), list[int]()
+
+    @jobs.task(name="awaited", limit=Limit(2))
+    async def awaited(session: AsyncSession, number: int) -> None:
+        now.add(number)
+        most.append(len(now))
+        await session.execute(text("SELECT pg_sleep(0.01)"))
+        now.remove(number)
+
+    with database.sessionmaker.begin() as session:
+        for number in range(8):
+            awaited.enqueue(session, number)
+    assert len(drain_async(jobs, database, threads=2)) == 8
+    assert max(most) == 2
 
 
 def test_a_worker_with_a_filter_counts_its_own_jobs_only(database: Database, jobs: Jobs[Job]) -> None:

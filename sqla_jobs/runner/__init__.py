@@ -17,6 +17,7 @@ from sqla_jobs.runner.exchange import Peers, Turn
 from sqla_jobs.runner.failures import is_transient
 from sqla_jobs.runner.group import Groups, Pace, check_level
 from sqla_jobs.runner.lane import RERUNS, Follow, Runner
+from sqla_jobs.runner.limits import Slots
 from sqla_jobs.runner.once import work_once
 from sqla_jobs.runner.run import CANCELLED, Finished, facts, finished
 
@@ -29,6 +30,7 @@ __all__ = [
     "Pace",
     "Peers",
     "Runner",
+    "Slots",
     "Turn",
     "check_level",
     "facts",

@@ -65,6 +65,7 @@ class Runner:
         peers: what the threads that share this know of each other.
         only: which jobs are claimed; None: any.
         turn: what those who share this wait for each other by; None: they are threads.
+        slots: of the runner that has claimed what this one performs; None: it is this one.
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Runner:
         peers: Peers | None = None,
         only: Filter | None = None,
         turn: Callable[[], Turn] = taken,
+        slots: Slots | None = None,
     ) -> None:
         self.registry = registry
         self.model: type[JobMixin] = registry.model
@@ -85,7 +87,7 @@ class Runner:
         self._kept = Kept(self.engine)
         self.peers = peers or Peers()
         self.only = only
-        self.slots = Slots(registry, self.transact)
+        self.slots = slots or Slots(registry, self.transact)
         self._trail = self.new_trail()
         # Not again if its answer is lost: it may stand.
         self._exchange = Exchange(

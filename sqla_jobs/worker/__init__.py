@@ -224,7 +224,7 @@ class Worker:
         if self._only is not None:
             look_for_index(self._runner, self._only, self.queues)
         if loop is not None:
-            loop.start()
+            loop.start(self._runner.slots)
             self._loop = loop
         self._registration = Registration(
             self._runner,

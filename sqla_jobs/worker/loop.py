@@ -15,7 +15,7 @@ from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 
 from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.runner import Finished, Runner
+from sqla_jobs.runner import Finished, Runner, Slots
 from sqla_jobs.scope.awaited import LoopInterrupter
 from sqla_jobs.tasks import AsyncSessions, InnerSessions, Registry
 from sqla_jobs.worker.crew import Crew, Running
@@ -100,8 +100,11 @@ class Loop:
 
     # -- life --------------------------------------------------------------------------------------
 
-    def start(self) -> None:
+    def start(self, slots: Slots) -> None:
         """Begin to run; never called by the loop itself.
+
+        Parameters:
+            slots: of the runner that claims its jobs.
 
         Raises:
             ConfigurationError: the engine is none of psycopg, or its pool is too small.
@@ -109,7 +112,7 @@ class Loop:
         if self.thread is not None:
             self.thread.start()
         try:
-            self._wait_for(greenlet_spawn(self._make_runner))
+            self._wait_for(greenlet_spawn(self._make_runner, slots))
         except BaseException:
             self.end()
             raise
@@ -138,7 +141,7 @@ class Loop:
         finally:
             self._loop.close()
 
-    def _make_runner(self) -> None:
+    def _make_runner(self, slots: Slots) -> None:
         def wait(seconds: float) -> None:
             await_only(asyncio.sleep(seconds))
 
@@ -147,6 +150,7 @@ class Loop:
             InnerSessions(self._sessions),
             partial(persist, self._crew, self._limit, pause=wait),
             turn=_Turn,
+            slots=slots,
         )
         check_pool(self._runner.engine, self._concurrency, "coroutine")
 
