@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,8 @@ from sqla_jobs.testing import drain, enqueued
 from tests.support.aio import Sessions, in_a_loop
 from tests.support.models import Effect, Item
 from tests.support.server import Database
-from tests.support.work import NEVER_AGAIN
+from tests.support.waiting import until
+from tests.support.work import NEVER_AGAIN, PATIENCE
 
 NOTES = "SELECT note FROM effects ORDER BY id"
 
@@ -139,3 +141,61 @@ def test_an_autocommit_engine_is_refused(jobs: Jobs[Job], database: Database) ->
 
     in_a_loop(database, main)
     assert database.scalar("SELECT state FROM sqla_jobs") == JobState.QUEUED
+
+
+def test_a_cancel_in_the_middle_of_a_job_is_passed_on(jobs: Jobs[Job], database: Database) -> None:
+    """It is not the job's failure, and whoever cancels is not told of another error."""
+
+    @jobs.task(name="waits")
+    def waits(session: Session) -> None:
+        session.add(Effect(job_id=current_job().id, note="gone"))
+        session.execute(text("SELECT pg_advisory_xact_lock(7)"))
+
+    async def main(sessions: Sessions) -> None:
+        async with sessions() as holder, sessions() as session:
+            await holder.execute(text("SELECT pg_advisory_xact_lock(7)"))
+            async with sessions.begin() as other:
+                await waits.enqueue(other)
+            running = asyncio.create_task(jobs.work_once(session))
+            await asyncio.to_thread(until, database, "SELECT count(*) = 1 FROM pg_locks WHERE NOT granted")
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(running, PATIENCE)
+            await holder.rollback()
+            await session.rollback()
+            finished = await jobs.work_once(session)
+            assert finished is not None
+            assert (finished.state, finished.job.attempt) == ("succeeded", 1)
+            await session.commit()
+
+    in_a_loop(database, main)
+    assert database.scalar("SELECT count(*) FROM effects") == 1
+
+
+def test_a_cancel_that_the_database_has_not_seen(jobs: Jobs[Job], database: Database) -> None:
+    """In a job that waits for something else."""
+
+    @jobs.task(name="waits")
+    async def waits(session: AsyncSession) -> None:
+        session.add(Effect(job_id=1, note="gone"))
+        await session.flush()
+        begun.set()
+        await asyncio.Event().wait()
+
+    begun = asyncio.Event()
+
+    async def main(sessions: Sessions) -> None:
+        async with sessions() as session:
+            await waits.enqueue(session)
+            await session.commit()
+            running = asyncio.create_task(jobs.work_once(session))
+            await asyncio.wait_for(begun.wait(), PATIENCE)
+            running.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await asyncio.wait_for(running, PATIENCE)
+            await session.rollback()
+            await session.commit()
+
+    in_a_loop(database, main)
+    assert database.scalar("SELECT count(*) FROM effects") == 0
+    assert database.rows("SELECT state, attempt FROM sqla_jobs") == [("queued", 0)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from asyncio import CancelledError
 from collections.abc import Sequence
 from typing import Any
 
@@ -42,6 +43,7 @@ def work_once(
         JobEscaped: the job ended the caller's transaction, or changed its own row.
         DBAPIError: a serialization failure or deadlock.
         InvalidRequestError: the Session is in AUTOCOMMIT.
+        CancelledError: what awaits it on an AsyncSession was cancelled.
 
         Once it has claimed a job, whatever it raises, nothing is recorded and the caller's transaction
         has been rolled back: half a job may have been in it.
@@ -56,7 +58,8 @@ def work_once(
     own.flush()  # a job that is pending in this Session is as good as one that is in the table
     left = None if limited else list(registry.limited)
     # Of the inner Session of an AsyncSession, in its run_sync, coroutines can be awaited.
-    others = registry.asynchronous if async_of(own) is None else ()
+    is_awaited = async_of(own) is not None
+    others = () if is_awaited else registry.asynchronous
     job = lifecycle.take(own, model, queues, held=TAKEN.get(), limited=left, others=others, now=now)
     if job is None:
         return None
@@ -69,6 +72,8 @@ def work_once(
         ran = run(registry, job, view, scope, own)
         if isinstance(ran.error, (KeyboardInterrupt, Interrupted)) or is_conflict(ran.error):
             raise ran.error
+        if is_awaited and isinstance(ran.error, CancelledError):
+            raise ran.error  # whoever awaits this is cancelled, which is not the job's failure
         outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
         outcome = progressed(view, outcome)
         written: Written | None = Written(outcome.state, job.run_at)
@@ -77,8 +82,10 @@ def work_once(
             written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
         if written is None:
             raise JobEscaped(CHANGED)
-    except BaseException:
+    except BaseException as error:
         scope.abandon()
+        if is_awaited and isinstance(error.__cause__, CancelledError):
+            raise error.__cause__ from None  # the connection is gone with it, which is no news
         raise
     finally:
         TAKEN.reset(token)
