@@ -11,9 +11,23 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 from sqlalchemy import event
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session, object_session
 
-from sqla_jobs import Cancel, Finished, Job, Jobs, JobState, RetryPolicy, Snooze, cancel, errors, retry
+from sqla_jobs import (
+    Cancel,
+    Finished,
+    Job,
+    Jobs,
+    JobState,
+    Progress,
+    RetryPolicy,
+    Snooze,
+    cancel,
+    current_job,
+    errors,
+    retry,
+)
 from sqla_jobs.errors import (
     InvalidOption,
     JobCancelled,
@@ -29,6 +43,7 @@ from sqla_jobs.errors import (
 )
 from tests.support.fast import Fast
 from tests.support.lane import NEVER, Lane, leave_effect
+from tests.support.loops import drain_async
 from tests.support.models import Effect, Item
 from tests.support.server import Database
 from tests.support.work import drain
@@ -618,3 +633,30 @@ def test_it_is_read_in_the_transaction_of_the_session(database: Database) -> Non
         other.rollback()
         one.commit()
         assert task.result(other, job) == 7
+
+
+def test_a_coroutines_result_and_progress(database: Database) -> None:
+    """What it is awaited to, an object that is not flushed yet too; and it is typed by that."""
+    jobs = Jobs()
+
+    @jobs.task(name="make", result=True)
+    async def make(session: AsyncSession, name: str) -> Item:
+        current_job().progress(1, 2)
+        item = Item(name=name)
+        session.add(item)
+        return item
+
+    @jobs.task(name="spoil", result=True, retry=NEVER)
+    async def spoil(session: AsyncSession) -> int:
+        session.add(Item(name="spoilt"))
+        return "seven"  # type: ignore[return-value]
+
+    with database.sessionmaker.begin() as session:
+        job, spoilt = make.enqueue(session, "made").id, spoil.enqueue(session).id
+    drain_async(jobs, database)
+    with database.sessionmaker() as session:
+        assert make.result(session, job).name == "made"
+        assert jobs.progress(session, job) == Progress(1, 2)
+        with pytest.raises(JobFailed, match="ResultNotStorable"):
+            spoil.result(session, spoilt)
+    assert database.scalar("SELECT count(*) FROM items") == 1
