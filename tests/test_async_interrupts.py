@@ -21,7 +21,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Cancel, Job, Jobs, JobState, RetryPolicy, Worker, cancel
 from sqla_jobs.errors import JobTimeout
-from sqla_jobs.scope import awaited
+from sqla_jobs.scope import on_loop
 from tests.support.lane import NEVER
 from tests.support.loops import async_engine, drain_async, leave_effect
 from tests.support.models import Effect
@@ -126,7 +126,7 @@ def test_a_request_to_cancel_a_statement_that_comes_late_hits_nobody_else(
 ) -> None:
     """Its connection is not given back before: the next job would have it."""
     ended, begun = asyncio.Event(), asyncio.Event()
-    ask = awaited._cancel_all
+    ask = on_loop._cancel_all
     sleeping = "SELECT count(*) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(0.5)' AND state = 'active'"
 
     async def ask_late(drivers: Any) -> None:
@@ -137,7 +137,7 @@ def test_a_request_to_cancel_a_statement_that_comes_late_hits_nobody_else(
             await asyncio.sleep(0)
         await ask(drivers)
 
-    monkeypatch.setattr(awaited, "_cancel_all", ask_late)
+    monkeypatch.setattr(on_loop, "_cancel_all", ask_late)
 
     @jobs.task(name="late", timeout=SHORT, retry=NEVER)
     async def late(session: AsyncSession) -> None:

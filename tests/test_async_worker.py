@@ -13,7 +13,7 @@ from sqlalchemy import event, text
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session
 
-from sqla_jobs import Cancel, Finished, Job, Jobs, JobState, RetryPolicy, Snooze, Worker, current_job
+from sqla_jobs import Cancel, Finished, Job, Jobs, JobState, Limit, RetryPolicy, Snooze, Worker, current_job
 from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError, TaskDefinitionError
 from tests.support.lane import NEVER
 from tests.support.lane import leave_effect as leave_effect_at_once
@@ -170,6 +170,35 @@ def test_snooze_cancel_and_retry(jobs: Jobs[Job], database: Database) -> None:
     assert rows == [(ids[0], "scheduled", 0), (ids[1], "cancelled", 1), (ids[2], "succeeded", 2)]
     # What is returned is an end in order, which keeps what was written before it.
     assert database.rows("SELECT job_id FROM effects ORDER BY 1") == [(ids[0],), (ids[2],)]
+
+
+def test_what_it_returns_is_kept(jobs: Jobs[Job], database: Database) -> None:
+    @jobs.task(name="counts", result=True)
+    async def counts(session: AsyncSession, of: str) -> int:
+        await leave_effect(session)
+        return len(of)
+
+    (job,) = enqueued(database, counts, "four")
+    drain_async(jobs, database)
+    with Session(database.engine) as session:
+        assert counts.result(session, job) == 4
+
+
+def test_a_limit_holds_for_them(jobs: Jobs[Job], database: Database) -> None:
+    inside, most = 0, 0
+
+    @jobs.task(name="limited", limit=Limit(2))
+    async def limited(session: AsyncSession) -> None:
+        nonlocal inside, most
+        inside += 1
+        most = max(most, inside)
+        await session.execute(text("SELECT pg_sleep(0.01)"))
+        inside -= 1
+
+    enqueued(database, limited, times=12)
+    drain_async(jobs, database, concurrency=6, threads=2)
+    assert database.rows(STATES) == [("succeeded", 12)]
+    assert most <= 2
 
 
 VARIABLE: ContextVar[str] = ContextVar("variable", default="nothing")

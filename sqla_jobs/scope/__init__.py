@@ -13,7 +13,7 @@ and transaction are still its own.
     savepoint    one savepoint, as the Session and as each connection has it
     connections  what is watched on them
     interrupts   how another thread ends a job
-    awaited      how it ends one that is a coroutine
+    on_loop      how it ends one that is a coroutine
     sql          what a statement would do to the transaction
 """
 

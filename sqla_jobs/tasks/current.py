@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, overload
 
 from sqlalchemy.orm import Session, scoped_session
 
+from sqla_jobs import awaited
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.meter import Meter, Progress
@@ -84,9 +85,8 @@ class RunningJob:
         """
         if self._checkpoint is None:
             raise JobsError("checkpoint() was called on a job that does not run; expected current_job()'s")
-        if hasattr(session, "run_sync"):
-            own = session if hasattr(session, "sync_session") else session()
-            return own.run_sync(self._checkpoint)
+        if awaited.is_awaited(session):
+            return awaited.awaited(session, "RunningJob.checkpoint", self._checkpoint)
         return self._checkpoint(session)
 
 

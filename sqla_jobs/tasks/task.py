@@ -207,6 +207,14 @@ class Task(Generic[P, R_co, JobT]):
         return enqueue(session, self.job(*args, **kwargs))
 
     @overload
+    def result(
+        self: Task[P, Coroutine[Any, Any, T | Snooze | Cancel], JobT], session: Sync, job: int | JobMixin
+    ) -> T: ...
+    @overload
+    def result(
+        self: Task[P, Coroutine[Any, Any, T | Snooze | Cancel], JobT], session: Awaited, job: int | JobMixin
+    ) -> Coroutine[Any, Any, T]: ...
+    @overload
     def result(self: Task[P, T | Snooze | Cancel, JobT], session: Sync, job: int | JobMixin) -> T: ...
     @overload
     def result(

@@ -16,7 +16,7 @@ from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.runner import Finished, Runner, Slots
-from sqla_jobs.scope.awaited import LoopInterrupter
+from sqla_jobs.scope.on_loop import LoopInterrupter
 from sqla_jobs.tasks import AsyncSessions, InnerSessions, Registry
 from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.outages import persist, report
