@@ -266,8 +266,9 @@ def test_an_observer_that_has_just_connected_goes_by_heartbeats(database: Databa
     ) as young:  # fmt: skip
         until(database, "SELECT count(*) = 2 FROM sqla_jobs_workers WHERE locked")
         # Its registration judges after some seconds, its listener not before a minute: it is not its first.
-        assert young._listener is not None
-        young._listener._connections += 1
+        assert young._parts is not None
+        assert young._parts.listener is not None
+        young._parts.listener._connections += 1
         young._registration._judges_from = 0.0
         late.until_rescued()
         assert database.scalar("SELECT crashes FROM sqla_jobs WHERE id = :id", id=locked.job) == 0

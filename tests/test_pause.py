@@ -195,7 +195,8 @@ def test_a_resumed_queue_is_worked_at_once_where_workers_are_told(database: Data
         with database.sessionmaker.begin() as session:
             app.jobs.using(queue="a").enqueue(session, "told")
         assert not ran.wait(0.2)
-        assert worker._listener is not None
+        assert worker._parts is not None
+        assert worker._parts.listener is not None
         with database.sessionmaker.begin() as session:
             app.jobs.resume(session, "a")
         assert ran.wait(PATIENCE)

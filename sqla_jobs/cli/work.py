@@ -16,6 +16,7 @@ from sqla_jobs.cli.output import Display
 from sqla_jobs.supervisor.channel import READY, RECYCLED, Channel
 from sqla_jobs.tasks import PRUNE
 from sqla_jobs.worker import Worker
+from sqla_jobs.worker.parts import Parts
 
 log = logging.getLogger("sqla_jobs")
 
@@ -25,11 +26,11 @@ class Process(Worker):
 
     channel: Channel | None = None
 
-    def _launch(self) -> None:
+    def _launch(self, parts: Parts) -> None:
         # Before the first job: one that kills its process does not speak against the configuration.
         if self.channel is not None:
             self.channel.say(READY)
-        super()._launch()
+        super()._launch(parts)
 
 
 class Orders:

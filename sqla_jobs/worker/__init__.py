@@ -1,5 +1,7 @@
 """Worker: the threads of this process that run jobs, from its start to its stop.
 
+options         what it is told, checked
+parts           what it is made of, put together
 crew            what the threads tell each other: who is at work, and whether to go on
 registration    the process's row, its heartbeats, and what follows from them
 hands           the threads that run jobs
@@ -33,34 +35,16 @@ from typing import TYPE_CHECKING, Any, Final
 from sqlalchemy import Engine, SQLColumnExpression
 from typing_extensions import Self
 
-from sqla_jobs import migrations
-from sqla_jobs.errors import ConfigurationError, JobsError
-from sqla_jobs.listener import Listener
-from sqla_jobs.runner import Finished, Peers, Runner, check_level
-from sqla_jobs.scheduler import Schedules
-from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import (
-    OWN_QUEUE,
-    AsyncSessions,
-    Registry,
-    Sessions,
-    async_maker,
-    check_queues,
-    sessions_of,
-)
-from sqla_jobs.worker.claims import check_filter, look_for_index
+from sqla_jobs.errors import JobsError
+from sqla_jobs.runner import Finished
+from sqla_jobs.tasks import AsyncSessions, Registry, Sessions
 from sqla_jobs.worker.crew import Crew, WorkerState
-from sqla_jobs.worker.hands import Hands, Limits
-from sqla_jobs.worker.loop import Loop, is_in_loop
 from sqla_jobs.worker.news import Announcer
-from sqla_jobs.worker.options import check_hook, check_limit, check_number, grace_period, interval
-from sqla_jobs.worker.outages import persist, report
-from sqla_jobs.worker.pauses import Pauses
-from sqla_jobs.worker.pool import check_pool
-from sqla_jobs.worker.registration import Registration
+from sqla_jobs.worker.options import Limits, Settings, check_hook
+from sqla_jobs.worker.outages import report
+from sqla_jobs.worker.parts import Parts, assemble
 from sqla_jobs.worker.signals import on_signals
-from sqla_jobs.worker.timer import PATIENCE, Timer
-from sqla_jobs.worker.upkeep import Upkeep
+from sqla_jobs.worker.timer import PATIENCE
 
 if TYPE_CHECKING:  # see tasks.sessions
     from sqlalchemy.ext.asyncio import AsyncEngine
@@ -135,38 +119,38 @@ class Worker:
         on_failure: Hook | None = None,
         on_finish: Hook | None = None,
     ) -> None:
-        source = registry.sessionmaker if sessions is None else sessions
-        if source is None:
-            raise ConfigurationError(
-                "the worker has nothing to make Sessions with; give it an Engine or a sessionmaker: "
-                "Worker(jobs, engine), or Jobs(sessionmaker=…)"
-            )
-        check_number("threads", threads)
-        check_number("concurrency", concurrency)
-        for name, number in (("max_jobs", max_jobs), ("max_memory", max_memory)):
-            if number is not None:
-                check_number(name, number)
-        self._grace = grace_period(grace)
         check_hook("on_failure", on_failure)
         check_hook("on_finish", on_finish)
-        self._limits = Limits(max_jobs, max_memory, replaceable, drain)
-        self._poll = interval("poll_interval", poll_interval)
-        self._beat = interval("heartbeat_interval", heartbeat_interval)
-        check_limit(heartbeat_limit, heartbeat_interval)
+        self._settings = Settings.of(
+            registry,
+            sessions,
+            async_sessionmaker,
+            where,
+            queues=queues,
+            threads=threads,
+            concurrency=concurrency,
+            poll_interval=poll_interval,
+            heartbeat_interval=heartbeat_interval,
+            heartbeat_limit=heartbeat_limit,
+            grace=grace,
+            limits=Limits(max_jobs, max_memory, replaceable, drain),
+        )
         self.registry = registry
-        self.queues = check_queues(queues)
-        self.threads = threads
-        self.drain = drain
-        self._only = None if where is None else check_filter(registry.model, where, self.queues)
-        self._sessions = sessions_of(source)
-        self._async_sessions = async_maker(async_sessionmaker)
-        self._concurrency = concurrency
-        self._loop: Loop | None = None
-        self._host: asyncio.AbstractEventLoop | None = None
-        self._limit = heartbeat_limit
         self._on_failure, self._on_finish = on_failure, on_finish
         self._crew = Crew()
+        self._host: asyncio.AbstractEventLoop | None = None
+        self._parts: Parts | None = None
         self._threads: list[threading.Thread] = []
+
+    @property
+    def queues(self) -> list[str] | None:
+        """In strict order; None: any."""
+        return self._settings.queues
+
+    @property
+    def threads(self) -> int:
+        """How many ordinary jobs run at once."""
+        return self._settings.threads
 
     # -- life --------------------------------------------------------------------------------------
 
@@ -190,131 +174,40 @@ class Worker:
         self._crew.start()
         self._pid = os.getpid()
         try:
-            self._set_up()
+            parts = self._parts = assemble(
+                self._settings,
+                self.registry,
+                self._crew,
+                Announcer(
+                    self._crew,
+                    on_failure=self._on_failure and partial(self._on_failure, self),
+                    on_finish=self._on_finish and partial(self._on_finish, self),
+                ),
+                host=self._host,
+                stop=self.stop,
+            )
         except BaseException:
-            if self._loop is not None:
-                self._loop.end()
             self._crew.end()
             raise
-        self._launch()
+        self._launch(parts)
         atexit.register(self._at_exit)
-        worker_id = self._registration.worker_id
-        served = ", ".join(self.queues or ["any"])
-        if self._only is not None:
-            served = f"{served}, where {self._only.predicate(self._runner.engine.dialect)}"
         log.info(
-            "worker %s started: queues %s, %s thread(s)",
-            worker_id, served, self.threads, extra={"worker_id": worker_id},
+            "worker %s started: %s, %s thread(s)",
+            parts.worker_id, parts.served, self._settings.threads, extra={"worker_id": parts.worker_id},
         )  # fmt: skip
         return self
 
-    def _set_up(self) -> None:
-        model = self.registry.model
-        crew = self._crew
-        loop = self._made_loop()
-        peers = Peers(crew.take_suspects, crew.leave_suspects, lambda: crew.heard, self.drain)
-        self._runner = Runner(
-            self.registry, self._sessions, partial(persist, crew, self._limit), peers, self._only
-        )
-        check_pool(self._runner.engine, self.threads)
-        if self.registry.fast:
-            check_level(self._runner, next(iter(self.registry.fast)))
-        with self._runner.engine.connect() as connection:
-            migrations.check(connection, job_table(model).schema)
-        if self._only is not None:
-            look_for_index(self._runner, self._only, self.queues)
-        if loop is not None:
-            loop.start(self._runner.slots)
-            self._loop = loop
-        self._registration = Registration(
-            self._runner,
-            self.registry,
-            recurring=not self.drain,
-            queues=self.queues,
-            threads=self.threads,
-            limit=self._limit,
-        )
-        self._registration.enter()
-        self._listener = self._made_listener()
-        announcer = Announcer(
-            self._crew,
-            on_failure=self._on_failure and partial(self._on_failure, self),
-            on_finish=self._on_finish and partial(self._on_finish, self),
-        )
-        self._upkeep = Upkeep(
-            self._crew,
-            self._registration,
-            self._runner,
-            self.registry,
-            poll=self._poll,
-            beat=self._beat,
-            announce=announcer.announce_all,
-            schedules=None if self.drain else Schedules(self.registry),
-            listener=self._listener,
-        )
-        pauses = Pauses(self._runner, self._served, lambda: crew.heard)
-        pauses.closed()
-        self._hands = Hands(
-            self._crew,
-            self._registration,
-            self._runner,
-            self.registry,
-            announcer,
-            queues=self._served,
-            pauses=pauses,
-            limits=self._limits,
-            loop=loop,
-            stop=self.stop,
-        )
-        self._timer = Timer(self._crew, poll=self._poll, on_stuck=self._hands.give_up_on)
-
-    def _made_loop(self) -> Loop | None:
-        if not self.registry.asynchronous:
-            return None
-        if self._host is None and is_in_loop():
-            raise JobsError(
-                "start() was called in an event loop, and there are tasks that are coroutines; expected"
-                " `async with Worker(…)`, which runs them on that loop"
-            )
-        return Loop(
-            self._crew,
-            self.registry,
-            self._async_sessions or self.registry.async_sessionmaker,
-            self._limit,
-            concurrency=self._concurrency,
-            host=self._host,
-        )
-
-    @property
-    def _served(self) -> list[str] | None:
-        """Its queues, and the library's own behind them: somebody has to keep the house."""
-        if self.queues is None or self.drain or OWN_QUEUE in self.queues:
-            return self.queues
-        return [*self.queues, OWN_QUEUE]
-
-    def _made_listener(self) -> Listener | None:
-        if self.registry.notify is False:
-            return None
-        return Listener(
-            self._runner.engine,
-            self.registry.model,
-            self._registration.worker_id,
-            queues=self._served,
-            on_work=self._crew.hear,
-            on_times=self._crew.replan,
-            on_lost=self._registration.deny_lock,
-        )
-
-    def _launch(self) -> None:
+    def _launch(self, parts: Parts) -> None:
         def thread(name: object, duty: Callable[[], None]) -> threading.Thread:
-            name = f"sqla_jobs-{self._registration.worker_id}-{name}"
+            name = f"sqla_jobs-{parts.worker_id}-{name}"
             return threading.Thread(target=duty, name=name, daemon=True)
 
-        hands = [thread(number, self._hands.work) for number in range(1, self.threads + 1)]
-        self._heart = thread("heartbeats", self._keep_beating)
-        timer = thread("timer", self._keep_time)
-        self._threads = [*hands, self._heart, timer, thread("ticks", self._keep_ticking)]
-        self._ear = None if self._listener is None else thread("listener", self._listener.run)
+        hands = [thread(number, parts.hands.work) for number in range(1, self._settings.threads + 1)]
+        self._heart = thread("heartbeats", partial(self._keep, parts.upkeep.keep_beating))
+        timer = thread("timer", partial(self._keep, parts.timer.keep_time))
+        ticks = thread("ticks", partial(self._keep_ticking, parts))
+        self._threads = [*hands, self._heart, timer, ticks]
+        self._ear = None if parts.listener is None else thread("listener", parts.listener.run)
         self._crew.enlist(len(hands), hands=True)
         try:
             for each in self._threads:
@@ -329,7 +222,7 @@ class Worker:
                 for each in self._threads:
                     if each.ident is not None and each is not timer:  # which waits for the goodbye
                         each.join()
-                self._goodbye()
+                self._goodbye(parts)
                 if timer.ident is not None:
                     timer.join()
             raise
@@ -344,7 +237,7 @@ class Worker:
         """
         if isinstance(timeout, dt.timedelta):
             timeout = timeout.total_seconds()
-        self._crew.stop(self._grace if timeout is None else max(0.0, timeout))
+        self._crew.stop(self._settings.grace if timeout is None else max(0.0, timeout))
 
     def join(self, timeout: float | None = None) -> bool:
         """Wait until the worker has stopped; False: it has not within ``timeout`` seconds.
@@ -356,8 +249,8 @@ class Worker:
         """
         if threading.current_thread() in self._threads:
             raise JobsError("a job or a hook waits for the end of its own worker; expected stop() alone")
-        if self._loop is not None and self.state != "stopped":
-            self._loop.refuse_to_block()
+        if self._parts is not None and self._parts.loop is not None and self.state != "stopped":
+            self._parts.loop.refuse_to_block()
         return self._crew.join(timeout)
 
     def run(self) -> None:
@@ -426,42 +319,35 @@ class Worker:
 
     # -- the other three, and the end ----------------------------------------------------------------
 
-    def _keep_beating(self) -> None:
+    def _keep(self, duty: Callable[[], None]) -> None:
         try:
-            self._upkeep.keep_beating()
+            duty()
         finally:
             self.stop()
 
-    def _keep_time(self) -> None:
+    def _keep_ticking(self, parts: Parts) -> None:
         try:
-            self._timer.keep_time()
-        finally:
-            self.stop()
-
-    def _keep_ticking(self) -> None:
-        try:
-            self._upkeep.keep_ticking()
+            parts.upkeep.keep_ticking()
         finally:
             self.stop()
             self._crew.wait_until_gone()
             self._heart.join()  # a heartbeat after the goodbye would register anew
-            self._goodbye()
+            self._goodbye(parts)
 
-    def _goodbye(self) -> None:
-        worker_id = self._registration.worker_id
+    def _goodbye(self, parts: Parts) -> None:
         try:
-            if self._loop is not None:
-                self._loop.end()
-            self._runner.close()
-            self._registration.goodbye()
+            if parts.loop is not None:
+                parts.loop.end()
+            parts.runner.close()
+            parts.registration.goodbye()
         except Exception as error:
             report("saying goodbye", error, 1)
         # Only now: a lock that is let go while the row still says it is held is a death.
-        if self._listener is not None and self._ear is not None and self._ear.ident is not None:
-            self._listener.stop()
+        if parts.listener is not None and self._ear is not None and self._ear.ident is not None:
+            parts.listener.stop()
             self._ear.join(_END_OF_LISTENING)
         with suppress(Exception):  # an application's log filter
-            log.info("worker %s stopped", worker_id, extra={"worker_id": worker_id})
+            log.info("worker %s stopped", parts.worker_id, extra={"worker_id": parts.worker_id})
         atexit.unregister(self._at_exit)
         self._crew.end()
 

@@ -7,7 +7,6 @@ import math
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any, Final
 
 from sqla_jobs import lifecycle
@@ -20,6 +19,7 @@ from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.loop import Loop
 from sqla_jobs.worker.memory import resident_memory
 from sqla_jobs.worker.news import Announcer
+from sqla_jobs.worker.options import Limits
 from sqla_jobs.worker.outages import backoff, report
 from sqla_jobs.worker.pauses import Pauses
 from sqla_jobs.worker.registration import Registration
@@ -28,17 +28,6 @@ log = logging.getLogger("sqla_jobs")
 
 _LONG_HOOK: Final = 0.005
 """Seconds for which a job may wait, claimed, while hooks are told of the one before."""
-
-
-@dataclass(frozen=True)
-class Limits:
-    """When a worker stops by itself; None, False: never for this reason."""
-
-    max_jobs: int | None
-    max_memory: int | None
-    """Bytes."""
-    replaceable: bool
-    drain: bool
 
 
 class _Hand:

@@ -3,11 +3,120 @@
 from __future__ import annotations
 
 import datetime as dt
-from typing import Final
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
 
-from sqla_jobs.errors import InvalidOption
+from sqlalchemy import Engine
+
+from sqla_jobs.errors import ConfigurationError, InvalidOption
+from sqla_jobs.statements import Filter
+from sqla_jobs.tasks import (
+    OWN_QUEUE,
+    AsyncSessions,
+    Registry,
+    Sessions,
+    async_maker,
+    check_queues,
+    sessions_of,
+)
+from sqla_jobs.worker.claims import check_filter
 
 _LONGEST: Final = dt.timedelta(days=1)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a worker stops by itself; None, False: never for this reason."""
+
+    max_jobs: int | None
+    max_memory: int | None
+    """Bytes."""
+    replaceable: bool
+    drain: bool
+
+
+@dataclass(frozen=True)
+class Settings:
+    """All that a worker is told at its construction but its hooks, checked."""
+
+    sessions: Sessions
+    async_sessions: AsyncSessions | None
+    only: Filter | None
+    """Which jobs it claims; None: any."""
+    queues: list[str] | None
+    threads: int
+    concurrency: int
+    poll: float
+    """Seconds."""
+    beat: float
+    """Seconds."""
+    heartbeat_limit: dt.timedelta
+    grace: float
+    """Seconds."""
+    limits: Limits
+
+    @classmethod
+    def of(
+        cls,
+        registry: Registry[Any],
+        sessions: Sessions | Engine | None,
+        async_sessionmaker: Any,
+        where: Any,
+        *,
+        queues: Sequence[str] | None,
+        threads: int,
+        concurrency: int,
+        poll_interval: dt.timedelta,
+        heartbeat_interval: dt.timedelta,
+        heartbeat_limit: dt.timedelta,
+        grace: dt.timedelta,
+        limits: Limits,
+    ) -> Settings:
+        """See `Worker`.
+
+        Raises:
+            InvalidOption: an option is out of its range.
+            ConfigurationError: nothing to make Sessions with.
+        """
+        source = registry.sessionmaker if sessions is None else sessions
+        if source is None:
+            raise ConfigurationError(
+                "the worker has nothing to make Sessions with; give it an Engine or a sessionmaker: "
+                "Worker(jobs, engine), or Jobs(sessionmaker=…)"
+            )
+        check_number("threads", threads)
+        check_number("concurrency", concurrency)
+        for name, number in (("max_jobs", limits.max_jobs), ("max_memory", limits.max_memory)):
+            if number is not None:
+                check_number(name, number)
+        seconds = grace_period(grace)
+        poll, beat = (
+            interval("poll_interval", poll_interval),
+            interval("heartbeat_interval", heartbeat_interval),
+        )
+        check_limit(heartbeat_limit, heartbeat_interval)
+        served = check_queues(queues)
+        return cls(
+            sessions=sessions_of(source),
+            async_sessions=async_maker(async_sessionmaker) or registry.async_sessionmaker,
+            only=None if where is None else check_filter(registry.model, where, served),
+            queues=served,
+            threads=threads,
+            concurrency=concurrency,
+            poll=poll,
+            beat=beat,
+            heartbeat_limit=heartbeat_limit,
+            grace=seconds,
+            limits=limits,
+        )
+
+    @property
+    def served(self) -> list[str] | None:
+        """Its queues, and the library's own behind them: somebody has to keep the house."""
+        if self.queues is None or self.limits.drain or OWN_QUEUE in self.queues:
+            return self.queues
+        return [*self.queues, OWN_QUEUE]
 
 
 def interval(name: str, value: object) -> float:
