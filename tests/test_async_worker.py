@@ -260,6 +260,9 @@ def test_sessions_of_the_applications_own_making(jobs: Jobs[Job], database: Data
         assert scoped() is session
         assert type(session) is Own
         seen.append(session)
+        session.add(Effect(job_id=0))
+        await scoped.remove()  # as far as its close() goes
+        assert scoped() is session
         await service()
 
     enqueued(database, with_scoped, times=5)

@@ -87,6 +87,10 @@ class InnerSessions:
 
     def __init__(self, made: AsyncSessions) -> None:
         self._made = made
+        self._remove: Callable[[], Any] | None = getattr(made, "remove", None)
+        """Of an async_scoped_session."""
+        if self._remove is not None:
+            _keep_in_async_registry(made)
 
     @contextmanager
     def __call__(self) -> Iterator[Session]:
@@ -101,9 +105,20 @@ class InnerSessions:
         else:
             await_only(manager.__aexit__(None, None, None))
         finally:
-            remove = getattr(self._made, "remove", None)  # of an async_scoped_session
-            if remove is not None:
-                await_only(remove())
+            if self._remove is not None:
+                await_only(self._remove())
+
+
+def _keep_in_async_registry(scoped: Any) -> None:
+    """As `scope.keep_in_registry`: what a job removes is still its session."""
+
+    async def remove() -> None:
+        if scoped.registry.has() and "commit" in vars(scoped.registry().sync_session):
+            await scoped.registry().close()
+        else:
+            await type(scoped).remove(scoped)
+
+    vars(scoped)["remove"] = remove
 
 
 def async_of(session: Session) -> AsyncSession | None:
