@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session, async_sessionmaker
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Cancel, Finished, Job, Jobs, JobState, Limit, RetryPolicy, Snooze, Worker, current_job
 from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError, TaskDefinitionError
+from sqla_jobs.testing import drain
 from tests.support.lane import NEVER
 from tests.support.lane import leave_effect as leave_effect_at_once
 from tests.support.loops import async_engine, drain_async, leave_effect
@@ -23,6 +25,7 @@ from tests.support.server import Database
 from tests.support.work import PATIENCE, SOON
 
 EFFECTS = "SELECT count(*) FROM effects"
+LEFT = "SELECT state FROM sqla_jobs WHERE task = 'leaves'"
 STATES = "SELECT state, count(*) FROM sqla_jobs GROUP BY 1 ORDER BY 1"
 
 
@@ -426,6 +429,99 @@ def test_work_once_in_an_async_session_runs_both(jobs: Jobs[Job], database: Data
     assert [each and each.job.task for each in ended] == ["awaited", "ordinary", None]
     assert database.rows(STATES) == [("succeeded", 2)]
     assert database.scalar(EFFECTS) == 2
+
+
+# -- drain --------------------------------------------------------------------------------------------
+
+
+def test_drain_on_a_session_says_that_it_leaves_them(jobs: Jobs[Job], session: Session) -> None:
+    awaited = jobs.task(name="awaited", queue="calls")(leave_effect)
+    awaited.enqueue(session)
+    with pytest.raises(JobsError, match=r"has left jobs of 'awaited'.*await drain"):
+        drain(session, jobs)
+    assert drain(session, jobs, ["default"]) == []
+
+
+def test_after_an_awaited_drain_jobs_can_be_read(jobs: Jobs[Job], database: Database) -> None:
+    awaited = jobs.task(name="awaited")(leave_effect)
+    passing = jobs.task(name="passing", retention=timedelta(0))(leave_effect)
+
+    async def application() -> None:
+        engine = async_engine(database)
+        async with AsyncSession(engine, expire_on_commit=False) as session:
+            job = await awaited.enqueue(session)
+            await passing.enqueue(session)
+            assert len(await drain(session, jobs)) == 2
+            assert (job.state, job.attempt) == ("succeeded", 1)
+        await engine.dispose()
+
+    asyncio.run(application())
+
+
+# -- what outlives its job ----------------------------------------------------------------------------
+
+
+def test_what_outlives_its_job_cannot_go_on_with_its_session(jobs: Jobs[Job], database: Database) -> None:
+    ended, refused = asyncio.Event(), asyncio.Event()
+    left: list[asyncio.Task[None]] = []
+
+    async def later(session: AsyncSession) -> None:
+        await ended.wait()
+        with pytest.raises(InvalidRequestError, match="permanently closed"):
+            await leave_effect(session)
+        refused.set()
+
+    @jobs.task(name="leaves", retry=NEVER)
+    async def leaves(session: AsyncSession) -> None:
+        left.append(asyncio.create_task(later(session)))
+        await leave_effect(session)
+        raise ValueError
+
+    @jobs.task(name="next")
+    async def following(_: AsyncSession) -> None:
+        while database.scalar(LEFT) != "failed":  # noqa: ASYNC110 - the other job ends beside it
+            await asyncio.sleep(0)
+        for _ in range(100):  # until its session is closed
+            await asyncio.sleep(0)
+        ended.set()
+        await refused.wait()
+
+    enqueued(database, leaves)
+    enqueued(database, following)
+    made = async_sessionmaker(async_engine(database))
+    drain_async(jobs, database, async_sessionmaker=made)
+    assert left[0].done()
+    assert database.scalar(EFFECTS) == 0
+
+
+def test_two_statements_at_once_on_its_session_are_what_the_row_shows(
+    jobs: Jobs[Job], database: Database
+) -> None:
+    @jobs.task(name="gathers", retry=NEVER)
+    async def gathers(session: AsyncSession) -> None:
+        await asyncio.gather(*[session.execute(text("SELECT pg_sleep(0.1)")) for _ in range(3)])
+
+    enqueued(database, gathers)
+    drain_async(jobs, database)
+    (row,) = database.rows("SELECT * FROM sqla_jobs")
+    assert row.state == "failed"
+    assert "in gathers" in row.attempts[0]["traceback"]
+
+
+def test_how_far_it_has_come_is_seen_while_it_runs(jobs: Jobs[Job], database: Database) -> None:
+    @jobs.task(name="long")
+    async def long(session: AsyncSession) -> None:
+        current_job().progress(3, 7)
+        seen = None
+        while seen is None:
+            await asyncio.sleep(0.01)
+            with Session(database.engine) as other:
+                seen = jobs.progress(other, current_job().id)
+        assert (seen.done, seen.total) == (3, 7)
+
+    enqueued(database, long)
+    drain_async(jobs, database)
+    assert database.rows(STATES) == [("succeeded", 1)]
 
 
 # -- hooks and limits ---------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Jobs, Worker, lifecycle, pause, resume
 from sqla_jobs.errors import InvalidOption, InvalidQueueName
-from sqla_jobs.runner.exchange import _Wish
+from sqla_jobs.runner.exchange import _Wish, taken
 from sqla_jobs.worker import pauses
 from tests.support.lane import Lane
 from tests.support.server import Database
@@ -224,7 +224,7 @@ def test_who_only_hands_in_does_not_claim_for_others_from_a_paused_queue(databas
     exchange = lane.runner._exchange
     first = exchange.swap(lane.worker_id, None, None, wants=True).job
     assert first is not None
-    wishes = [_Wish(first, wants=False), _Wish(None, wants=True, queues=["c"])]
+    wishes = [_Wish(first, False, None, taken()), _Wish(None, True, ["c"], taken())]
     exchange._answer(lane.worker_id, wishes)
     assert wishes[0].holds
     assert wishes[1].job is None

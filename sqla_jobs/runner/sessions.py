@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.orm import Session
@@ -27,7 +27,9 @@ def discard(session: Session, error: BaseException | None = None) -> None:
             session.rollback()
     except Exception:
         log.exception("a transaction that had failed could not be rolled back in order")
-        session.invalidate()
+        # Nor can it be invalidated while somebody else is in the middle of a statement with it.
+        with suppress(Exception):
+            session.invalidate()
 
 
 def apart(sessions: Sessions) -> AbstractContextManager[Session]:

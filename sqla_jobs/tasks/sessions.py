@@ -86,16 +86,18 @@ class InnerSessions:
     """The Sessions within AsyncSessions: for what is written for Sessions and runs in `greenlet_spawn`."""
 
     def __init__(self, made: AsyncSessions) -> None:
-        self._made = made
+        self._made: Callable[..., AbstractAsyncContextManager[AsyncSession]] = made
         self._remove: Callable[[], Any] | None = getattr(made, "remove", None)
         """Of an async_scoped_session."""
         if self._remove is not None:
             _keep_in_async_registry(made)
+        # What has outlived its job, such as a task that nobody awaited, shall not begin anew with it.
+        self._options = {"close_resets_only": False} if _is_plain(made) else {}
 
     @contextmanager
     def __call__(self) -> Iterator[Session]:
         """The Session within a new one; `async_of` leads back."""
-        manager = self._made()
+        manager = self._made(**self._options)
         given = await_only(manager.__aenter__())
         try:
             yield given.sync_session
@@ -107,6 +109,16 @@ class InnerSessions:
         finally:
             if self._remove is not None:
                 await_only(self._remove())
+
+
+def _is_plain(made: Any) -> bool:
+    """Whether it is an async_sessionmaker whose sessions take the options of SQLAlchemy's own."""
+    known = _asyncio()
+    if known is None or not isinstance(made, known.async_sessionmaker):
+        return False
+    inner = made.kw.get("sync_session_class", made.class_.sync_session_class)
+    of_class: Any = made.class_.__init__
+    return of_class is known.AsyncSession.__init__ and inner.__init__ is Session.__init__
 
 
 def _keep_in_async_registry(scoped: Any) -> None:

@@ -5,14 +5,18 @@ from __future__ import annotations
 import datetime as dt
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
+from sqlalchemy.exc import InvalidRequestError
 from sqlalchemy.orm import Session
 
+from sqla_jobs import lifecycle
 from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.errors import InvalidOption, JobsError, shown
+from sqla_jobs.outcome import JobState
 from sqla_jobs.runner import Finished, work_once
-from sqla_jobs.tasks import Registry
+from sqla_jobs.tasks import Registry, async_of
 
 
 @verb
@@ -45,7 +49,7 @@ def drain(
         How each run ended, in order.
 
     Raises:
-        JobsError: there were more runs than ``limit``.
+        JobsError: there were more runs than ``limit``; or on a Session jobs of `async def` tasks are left.
         InvalidOption: no Session, no ``Jobs``, or a limit below one.
         Exception: what a task has raised, and what `Jobs.work_once` raises.
     """
@@ -67,11 +71,29 @@ def drain(
                 f"drain has run {len(ended)} jobs, and expected no more than {limit}: {tasks}. Does a job "
                 "enqueue itself, or is it tried again at once? If there are so many, say limit=…"
             )
+    _refuse_to_leave(own, jobs, queues)
     return ended
 
 
 def _expire(session: Session, jobs: Registry[Any], job_id: int) -> None:
     """Let the test's own object of a job show what became of it: the run wrote its row past the Session."""
     found = session.identity_map.get(session.identity_key(jobs.model, job_id))
-    if found is not None:
-        session.expire(found)
+    if found is None:
+        return
+    session.expire(found)
+    if async_of(session) is not None:  # where nobody could load it at a mere look
+        with suppress(InvalidRequestError):  # its row is gone
+            session.refresh(found)
+
+
+def _refuse_to_leave(session: Session, jobs: Registry[Any], queues: Sequence[str] | None) -> None:
+    """A test that goes on as if all had been run would be green for nothing."""
+    if async_of(session) is not None:
+        return
+    for name in sorted(jobs.asynchronous):
+        waiting = lifecycle.unfinished(session, jobs.model, task=name)
+        if any(job.state == JobState.QUEUED and (not queues or job.queue in queues) for job in waiting):
+            raise JobsError(
+                f"drain(session) has left jobs of {name!r}, which is an `async def` task; expected an"
+                " AsyncSession: await drain(async_session, jobs), or queues=[…] without theirs"
+            )

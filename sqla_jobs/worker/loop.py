@@ -25,6 +25,8 @@ from sqla_jobs.worker.pool import check_pool
 T = TypeVar("T")
 log = logging.getLogger("sqla_jobs")
 
+_LAST: Final = 1.0
+"""Seconds that jobs have that nothing can be done to end."""
 _END: Final = 5.0
 """Seconds that the loop has for coming to its end."""
 
@@ -122,6 +124,8 @@ class Loop:
         runner, own = getattr(self, "_runner", None), self.thread
 
         async def close() -> None:
+            if self._tasks:  # given up on, but they may come to their end after all, and have connections
+                await asyncio.wait(self._tasks, timeout=_LAST)
             if runner is not None:
                 await greenlet_spawn(runner.close)
                 if own is not None:  # no other loop can use what is in its pool
@@ -200,7 +204,7 @@ class Loop:
         runs = ExitStack()
         runs.enter_context(self._crew.runs(running))
         begun()
-        coroutine = self._run(job, interrupter, runs, tell, slow)
+        coroutine = self._run(running, interrupter, runs, tell, slow)
         self._loop.call_soon_threadsafe(self._spawn, coroutine)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -210,16 +214,19 @@ class Loop:
 
     async def _run(
         self,
-        job: Claimed,
+        running: Running,
         interrupter: LoopInterrupter,
         runs: ExitStack,
         tell: Callable[[Finished], object],
         slow: bool,
     ) -> None:
+        job = running.job
         try:
             with runs:
                 try:
-                    finished = await greenlet_spawn(self._runner.perform, job, interrupter)
+                    finished = await greenlet_spawn(
+                        self._runner.perform, job, interrupter, None, running.meter
+                    )
                 except Exception:
                     # Nobody has recorded an outcome: the row is still ours, and is given back as a stray.
                     log.exception("job %s (%s): its outcome could not be recorded", job.id, job.task)

@@ -152,6 +152,8 @@ def _joined(
         stop=stop,
     )
     served = f"queues {', '.join(settings.queues or ['any'])}"
+    if loop is not None:
+        served = f"{served}, {settings.concurrency} coroutine(s)"
     if settings.only is not None:
         served = f"{served}, where {settings.only.predicate(runner.engine.dialect)}"
     timer = Timer(crew, poll=settings.poll, on_stuck=hands.give_up_on)
