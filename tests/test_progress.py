@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import math
 import signal
@@ -17,6 +18,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import event, text
+from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from sqla_jobs import (
@@ -36,6 +38,7 @@ from sqla_jobs.tasks import RunningJob
 from sqla_jobs.worker import upkeep
 from tests.support.fast import Fast
 from tests.support.lane import AT_ONCE, NEVER, Lane, leave_effect
+from tests.support.loops import async_engine
 from tests.support.program import Program
 from tests.support.server import Database
 from tests.support.waiting import until
@@ -356,6 +359,30 @@ def test_who_asks_sees_it_within_a_second_or_so(database: Database) -> None:
             assert (row.state, row.progress) == ("running", None), "never in the job's own row while it runs"
         finally:
             go_on.set()
+
+
+def test_that_of_a_coroutine_is_shown_while_it_runs(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upkeep, "TICK", 0.02)
+    jobs = Jobs()
+    go_on = threading.Event()
+
+    @jobs.task(name="work")
+    async def work(session: AsyncSession) -> None:
+        say(3, 10)
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+
+    with database.sessionmaker.begin() as session:
+        job = work.enqueue(session).id
+    with worker(database, jobs, async_sessionmaker=async_engine(database)):
+        try:
+            until(database, shown(3))
+            assert read(database, jobs, job) == Progress(3, 10)
+        finally:
+            go_on.set()
+        until(database, "SELECT state = 'succeeded' FROM sqla_jobs")
+    assert read(database, jobs, job) == Progress(3, 10)
 
 
 def test_it_is_written_when_it_has_changed_and_at_no_other_time(

@@ -198,13 +198,12 @@ class Loop:
             tell: told of how it ended.
             slow: that may take its time, and so is done in another thread.
         """
-        interrupter = LoopInterrupter(self._loop)
-        running = Running(job, self._registry.timeout_for(job), interrupter, on_loop=True)
+        running = Running(job, self._registry.timeout_for(job), LoopInterrupter(self._loop), on_loop=True)
         self._crew.enlist()
         runs = ExitStack()
         runs.enter_context(self._crew.runs(running))
         begun()
-        coroutine = self._run(running, interrupter, runs, tell, slow)
+        coroutine = self._run(running, runs, tell, slow)
         self._loop.call_soon_threadsafe(self._spawn, coroutine)
 
     def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
@@ -215,18 +214,16 @@ class Loop:
     async def _run(
         self,
         running: Running,
-        interrupter: LoopInterrupter,
         runs: ExitStack,
         tell: Callable[[Finished], object],
         slow: bool,
     ) -> None:
         job = running.job
+        perform = partial(self._runner.perform, job, running.interrupter, meter=running.meter)
         try:
             with runs:
                 try:
-                    finished = await greenlet_spawn(
-                        self._runner.perform, job, interrupter, None, running.meter
-                    )
+                    finished = await greenlet_spawn(perform)
                 except Exception:
                     # Nobody has recorded an outcome: the row is still ours, and is given back as a stray.
                     log.exception("job %s (%s): its outcome could not be recorded", job.id, job.task)
