@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import threading
 import time
@@ -17,8 +18,9 @@ from sqla_jobs import Job, Jobs, Limit, RetryPolicy, Snooze, Worker, lifecycle
 from sqla_jobs.lifecycle import Counted
 from sqla_jobs.runner import limits, trail
 from sqla_jobs.testing import drain as drain_here
+from sqla_jobs.worker.crew import Crew
 from tests.support.lane import Lane
-from tests.support.loops import drain_async
+from tests.support.loops import async_engine, drain_async
 from tests.support.server import Database
 from tests.support.verbs import NOW, add, employ, row
 from tests.support.work import PATIENCE, drain
@@ -227,6 +229,20 @@ def test_a_full_key_is_passed_over_for_a_second(lane: Lane, clock: list[float]) 
     clock[0] += 0.01
     assert lane.claim().id == third
     assert lane.runner.slots.wait is None
+
+
+def test_who_may_not_claim_is_not_told_to_look_again_for_ever(lane: Lane, clock: list[float]) -> None:
+    """The time of a key is over, and no claim asks: all queues are paused, or the loop has no room."""
+    enqueue(lane, "t", 7, 7, 7)
+    assert [lane.runner.claim(lane.worker_id, None) is None for _ in range(3)] == [False, False, True]
+    slots = lane.runner.slots
+    reopened = slots.reopened
+    clock[0] += limits.FULL
+    assert slots.wait == 0.0
+    assert slots.wait is None
+    assert slots.reopened == reopened + 1
+    assert lane.runner.claim(lane.worker_id, None) is None
+    assert slots.wait == limits.FULL
 
 
 @pytest.mark.parametrize("writes", [False, True])
@@ -454,6 +470,53 @@ def test_coroutines_keep_it_and_open_it_again(database: Database, monkeypatch: p
             awaited.enqueue(session, number)
     assert len(drain_async(jobs, database, threads=2)) == 8
     assert max(most) == 2
+
+
+def test_a_worker_rests_while_nothing_may_be_claimed(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There was a key that is full, and then no room on the loop for as long as two coroutines run."""
+    monkeypatch.setattr(limits, "FULL", 0.1)
+    jobs = Jobs()
+    go_on, rests = threading.Event(), list[float]()
+    rest = Crew.rest
+    blocked, filled = threading.Event(), threading.Event()
+
+    def counted(crew: Crew, news: int, seconds: float | None = None, **options: Any) -> None:
+        if seconds is not None:
+            blocked.set()
+        rests.append(time.monotonic())
+        rest(crew, news, seconds, **options)
+
+    monkeypatch.setattr(Crew, "rest", counted)
+
+    async def run_on() -> None:
+        await asyncio.to_thread(go_on.wait, PATIENCE)
+
+    @jobs.task(name="one", limit=Limit(1))
+    async def one(session: AsyncSession) -> None:
+        await run_on()
+
+    @jobs.task(name="other")
+    async def other(session: AsyncSession) -> None:
+        filled.set()
+        await run_on()
+
+    with database.sessionmaker.begin() as session:
+        one.enqueue(session)
+        one.enqueue(session)
+    asynchronous = async_engine(database)
+    with Worker(jobs, database.engine, async_sessionmaker=asynchronous, concurrency=2, grace=dt.timedelta(0)):
+        assert blocked.wait(PATIENCE)
+        with database.sessionmaker.begin() as session:
+            other.enqueue(session)
+        assert filled.wait(PATIENCE)
+        threading.Event().wait(3 * limits.FULL)
+        before = len(rests)
+        threading.Event().wait(5 * limits.FULL)
+        often = len(rests) - before
+        go_on.set()
+    assert often < 10
 
 
 def test_a_worker_with_a_filter_counts_its_own_jobs_only(database: Database, jobs: Jobs[Job]) -> None:

@@ -50,8 +50,14 @@ class Slots:
 
     @property
     def wait(self) -> float | None:
-        """Seconds until a key may have become free that nobody will tell of; None: no key is passed over."""
+        """Seconds until a key may have become free that nobody will tell of; None: no key is passed over.
+
+        Of a key whose time is over already it is zero, once: whoever asks may claim now, and looks again. If
+        it may not (all queues are paused, there is no room on the loop) it would ask for ever.
+        """
         with self._lock:
+            if self._reopen():
+                return 0.0
             moment = min(self._closed.values(), default=None)
         return None if moment is None else max(0.0, moment - _clock())
 
@@ -110,12 +116,18 @@ class Slots:
                 self.reopened += 1
 
     def _full(self) -> list[str]:
-        now = _clock()
         with self._lock:
-            for key in [key for key, until in self._closed.items() if until <= now]:
-                del self._closed[key]
-                self.reopened += 1
+            self._reopen()
             return list(self._closed)
+
+    def _reopen(self) -> bool:
+        """Forget the keys whose time is over, under the lock; whether there are any."""
+        now = _clock()
+        over = [key for key, until in self._closed.items() if until <= now]
+        for key in over:
+            del self._closed[key]
+        self.reopened += len(over)
+        return bool(over)
 
 
 def _clock() -> float:
