@@ -6,7 +6,7 @@ import asyncio
 import datetime as dt
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -262,6 +262,47 @@ def test_or_until_a_job_of_it_ends_here(lane: Lane, clock: list[float], writes: 
     assert lane.claim().id == third
 
 
+def test_a_job_that_ends_while_it_is_counted_opens_its_key_all_the_same(
+    lane: Lane, clock: list[float]
+) -> None:
+    """Who has counted it closes the key after it was opened."""
+    *_, third = enqueue(lane, "t", 7, 7, 7)
+    running = [lane.claim() for _ in range(2)]
+    slots = lane.runner.slots
+    transact = slots._transact
+
+    def end_one(look: Callable[[Any], Counted]) -> Counted:
+        found = transact(look)
+        if len(running) == 2:  # the first look, and no other
+            assert lane.runner.perform(running.pop()) is not None
+        return found
+
+    slots._transact = end_one
+    assert slots.claim(lane.worker_id, None, 1) == []
+    assert slots.wait == limits.BUSY
+    clock[0] += limits.BUSY
+    assert lane.claim().id == third
+
+
+def test_and_one_that_is_counted_while_its_end_is_recorded(lane: Lane, clock: list[float]) -> None:
+    """It has opened its key for the claim of the same statement, and others have counted it again since."""
+    *_, third = enqueue(lane, "t", 7, 7, 7)
+    running = [lane.claim() for _ in range(2)]
+    slots = lane.runner.slots
+    counts: list[object] = []
+
+    def count_it(_: Any, __: Any, statement: str, *___: Any) -> None:
+        if "'succeeded'" in statement and not counts:
+            counts.append(None)
+            assert slots.claim(lane.worker_id, None, 1) == []
+
+    event.listen(lane.database.engine, "before_cursor_execute", count_it)
+    assert lane.runner.perform(running[0]) is not None
+    assert counts
+    assert slots.wait is None
+    assert lane.claim().id == third
+
+
 def test_a_key_that_somebody_is_about_to_begin_is_looked_at_soon(lane: Lane, clock: list[float]) -> None:
     first, second = enqueue(lane, "t", 7, 7)
     with lane.database.sessionmaker() as other:
@@ -453,7 +494,11 @@ def test_what_goes_back_gives_its_slot_to_another(database: Database) -> None:
     assert database.scalar("SELECT count(DISTINCT limit_key) FROM sqla_jobs") == 1
 
 
-def test_coroutines_keep_it_and_open_it_again(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("writes", [False, True])
+def test_coroutines_keep_it_and_open_it_again(
+    database: Database, monkeypatch: pytest.MonkeyPatch, writes: bool, threads: int
+) -> None:
     """They are claimed by threads, and end on the loop: a slot is free for the next at once."""
     monkeypatch.setattr(limits, "FULL", 2 * PATIENCE)
     jobs, now, most = Jobs(), set[int](), list[int]()
@@ -462,13 +507,16 @@ def test_coroutines_keep_it_and_open_it_again(database: Database, monkeypatch: p
     async def awaited(session: AsyncSession, number: int) -> None:
         now.add(number)
         most.append(len(now))
-        await session.execute(text("SELECT pg_sleep(0.01)"))
+        if writes:
+            await session.execute(text("SELECT pg_sleep(0.005)"))
+        else:
+            await asyncio.sleep(0.005)
         now.remove(number)
 
     with database.sessionmaker.begin() as session:
-        for number in range(8):
+        for number in range(40):
             awaited.enqueue(session, number)
-    assert len(drain_async(jobs, database, threads=2)) == 8
+    assert len(drain_async(jobs, database, threads=threads)) == 40
     assert max(most) == 2
 
 

@@ -215,7 +215,7 @@ class Exchange:
             limit, self._looked_for_suspects = 1, now
         jobs: list[Claimed] = []
         for each in done:
-            self._slots.ended(each.job)
+            self._slots.ends(each.job)
         left = self._slots.left
         try:
             held, jobs = self._send(

@@ -39,6 +39,8 @@ class Slots:
         self._lock = threading.Lock()
         self._closed: dict[str, float] = {}
         """Until when a key is passed over, by `time.monotonic`."""
+        self._ends = 0
+        """Counts the jobs with a key that have ended here."""
         self._running: dict[tuple[int, int], str] = {}
         """The key of each job that was begun here, by its id and claim."""
 
@@ -92,28 +94,40 @@ class Slots:
                 mark=mark,
                 only=only,
             )
+            ends = self._ends
             found = self._transact(look)
-            self._note(found)
+            self._note(found, ends)
             jobs += found.jobs
             passed |= found.full | found.busy
             if len(jobs) == wanted or not (found.full or found.busy or found.chosen == step):
                 return jobs
 
-    def _note(self, found: Counted) -> None:
+    def _note(self, found: Counted, ends: int) -> None:
         now = _clock()
         with self._lock:
+            # A job that has ended meanwhile was counted, it may be, and has opened its key in vain.
+            full = FULL if self._ends == ends else BUSY
             for job in found.jobs:
                 if job.id in found.keys:
                     self._running[job.id, job.claim] = found.keys[job.id]
             self._closed.update(dict.fromkeys(found.busy, now + BUSY))
-            self._closed.update(dict.fromkeys(found.full, now + FULL))
+            self._closed.update(dict.fromkeys(found.full, now + full))
+
+    def ends(self, job: Claimed) -> None:
+        """A job that was claimed here is about to be recorded as over; others may count it until it is."""
+        with self._lock:
+            self._open(self._running.get((job.id, job.claim)))
 
     def ended(self, job: Claimed) -> None:
-        """A job that was claimed here does not run any more, or is about to be recorded so."""
+        """A job that was claimed here does not run any more."""
         with self._lock:
             key = self._running.pop((job.id, job.claim), None)
-            if key is not None and self._closed.pop(key, None) is not None:
-                self.reopened += 1
+            self._ends += key is not None
+            self._open(key)
+
+    def _open(self, key: str | None) -> None:
+        if key is not None and self._closed.pop(key, None) is not None:
+            self.reopened += 1
 
     def _full(self) -> list[str]:
         with self._lock:

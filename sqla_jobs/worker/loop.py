@@ -240,4 +240,6 @@ class Loop:
             if job.crashes:
                 self._crew.leave_suspects()
             self.release()
+            if job.task in self._registry.limited:
+                self._crew.tell()  # its slot is free: who claims may have found it taken, and rest by now
             self._crew.dismiss()
