@@ -516,7 +516,8 @@ def test_coroutines_keep_it_and_open_it_again(
     with database.sessionmaker.begin() as session:
         for number in range(40):
             awaited.enqueue(session, number)
-    assert len(drain_async(jobs, database, threads=threads)) == 40
+    patient = dt.timedelta(seconds=2 * PATIENCE)  # no poll helps
+    assert len(drain_async(jobs, database, threads=threads, poll_interval=patient)) == 40
     assert max(most) == 2
 
 
