@@ -6,6 +6,7 @@ import time
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, lifecycle, statements
@@ -66,21 +67,26 @@ def check(plan: Plan, index: str) -> None:
     assert not plan.compiled, plan
 
 
+@pytest.mark.parametrize("others", [0, 2000])
 @pytest.mark.parametrize("queues", [None, ["empty", "default"]], ids=["any", "given"])
 def test_beside_ten_thousand_blocked_jobs_another_is_claimed_in_milliseconds(
-    database: Database, queues: list[str] | None
+    database: Database, queues: list[str] | None, others: int
 ) -> None:
-    """The best of several: the machine may be busy with other things."""
+    """The best of several: the machine may be busy with other things. However many keys are full."""
     block(database)
     took: list[float] = []
+    full = [*(FULL.replace("7", str(number)) for number in range(10, 10 + others)), FULL]
     with database.engine.connect() as connection:
+        # As it is after some claims: the driver has prepared it, and the keys are no constants to the plan.
+        connection.execute(text("SET plan_cache_mode = force_generic_plan"))
+        connection.commit()
         for _ in range(20):
             began = time.perf_counter()
-            assert lifecycle.claim(connection, Job, 7, queues, left=LeftOut([], [FULL]))
+            assert lifecycle.claim(connection, Job, 7, queues, left=LeftOut([], full))
             took.append(time.perf_counter() - began)
             connection.commit()
     print(sorted(took))
-    assert min(took) < 0.020
+    assert min(took) < (0.040 if others else 0.020)
 
 
 def begin(session: Session) -> None:

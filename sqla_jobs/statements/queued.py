@@ -118,8 +118,10 @@ def eligible(model: Model, innocent: bool, only: Filter | None, limited: bool = 
     if only is not None:
         conditions.append(only.clause)
     if limited:
-        full = bindparam("full", type_=ARRAY(Text))
-        conditions.append(_as_it_is(or_(job.c.limit_key.is_(None), job.c.limit_key != func.all(full))))
+        # As a subquery it is hashed once. Of an array that is a parameter each row is compared with each key.
+        full = func.unnest(bindparam("full", type_=ARRAY(Text))).table_valued("key")
+        passed = job.c.limit_key.in_(select(full.render_derived("passed").c.key))
+        conditions.append(_as_it_is(or_(job.c.limit_key.is_(None), not_(passed))))
     return and_(*conditions)
 
 
