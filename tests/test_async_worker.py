@@ -17,6 +17,8 @@ from sqlalchemy.orm import Session
 from sqla_jobs import Cancel, Finished, Job, Jobs, JobState, Limit, RetryPolicy, Snooze, Worker, current_job
 from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError, TaskDefinitionError
 from sqla_jobs.testing import drain
+from sqla_jobs.runner import Runner
+from sqla_jobs.worker.loop import Loop
 from tests.support.lane import NEVER
 from tests.support.lane import leave_effect as leave_effect_at_once
 from tests.support.loops import async_engine, drain_async, leave_effect
@@ -580,3 +582,40 @@ def test_of_those_that_a_worker_has_died_of_one_runs_at_a_time(jobs: Jobs[Job], 
     drain_async(jobs, database, threads=3)
     assert database.rows(STATES) == [("succeeded", 6)]
     assert most == 1
+
+
+def test_threads_that_refuse_each_other_the_last_room_come_to_rest(
+    jobs: Jobs[Job], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One looks while the other is refused: it does not wake the other for nothing, and so on for ever."""
+
+    @jobs.task(name="awaited")
+    async def awaited(_: AsyncSession) -> None:
+        pass
+
+    claims: list[object] = []
+    refused, spins = threading.Event(), threading.Event()
+    claim, reserve = Runner.claim, Loop.reserve
+
+    def look(runner: Runner, *arguments: Any) -> Any:
+        assert refused.wait(PATIENCE)
+        claims.append(1)
+        if len(claims) > 20:
+            spins.set()
+        return claim(runner, *arguments)
+
+    def room(loop: Loop) -> bool:
+        there_is = reserve(loop)
+        if not there_is:
+            refused.set()
+        return there_is
+
+    monkeypatch.setattr(Runner, "claim", look)
+    monkeypatch.setattr(Loop, "reserve", room)
+    options: dict[str, Any] = {
+        "async_sessionmaker": async_engine(database),
+        "poll_interval": timedelta(minutes=1),
+    }
+    with Worker(jobs, database.engine, threads=2, concurrency=1, **options):
+        assert refused.wait(PATIENCE)
+        assert not spins.wait(0.5)

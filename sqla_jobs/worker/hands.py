@@ -169,12 +169,14 @@ class Hands:
             return self._claim(hand)
         if not self._loop.reserve():
             return None
-        found: Claimed | list[Finished] | None = None
         try:
             found = self._claim(hand)
-        finally:
-            if not self._is_async(found):
-                self._loop.release()
+        except BaseException:
+            self._loop.release()
+            raise
+        if not self._is_async(found):
+            # Who was refused meanwhile would find nothing either: what has come since, this thread looks for.
+            self._loop.release(tell=found is not None)
         return found
 
     def _is_async(self, found: Claimed | list[Finished] | None) -> bool:

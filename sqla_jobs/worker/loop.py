@@ -180,11 +180,15 @@ class Loop:
         # It may have been given back before that was said, and nobody been told.
         return self._free.acquire(blocking=False)
 
-    def release(self) -> None:
-        """There is room again."""
+    def release(self, *, tell: bool = True) -> None:
+        """There is room again.
+
+        Parameters:
+            tell: wake who was told that there is none. Not after a claim that found nothing: of two threads
+                each would refuse, and then wake, the other, for ever.
+        """
         self._free.release()
-        # Not always: who claims and finds nothing gives back what it has reserved, and would wake itself.
-        if self._wanted:
+        if tell and self._wanted:
             self._wanted = False
             self._crew.tell()
 
