@@ -6,6 +6,7 @@ import asyncio
 import os
 import random
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -471,3 +472,39 @@ def test_interrupted_before_it_begins_it_does_not_begin(jobs: Jobs[Job], databas
         told.next()
     assert database.scalar("SELECT state FROM sqla_jobs WHERE id = :id", id=job) == "cancelled"
     assert begun == []
+
+
+@pytest.mark.parametrize("how", ["a child exits", "stop"])
+def test_a_job_that_ends_the_loop_ends_itself_only(how: str, jobs: Jobs[Job], database: Database) -> None:
+    """asyncio lets a SystemExit of any task out of the loop; those of a TaskGroup, or of gather, are tasks."""
+    begun = asyncio.Event()
+
+    async def leave() -> None:
+        sys.exit(1)
+
+    @jobs.task(name="ends", retry=NEVER)
+    async def ends(session: AsyncSession) -> None:
+        await begun.wait()
+        await leave_effect(session)
+        if how == "stop":
+            asyncio.get_running_loop().stop()
+        else:
+            await asyncio.gather(leave())
+
+    @jobs.task(name="beside")
+    async def beside(session: AsyncSession) -> None:
+        begun.set()
+        await session.execute(text("SELECT pg_sleep(0.1)"))
+        await leave_effect(session)
+
+    @jobs.task(name="after")
+    async def after(session: AsyncSession) -> None:
+        await leave_effect(session)
+
+    for task in (ends, beside, after):
+        enqueue(database, task)
+    # By the next ones as well: there is room for two.
+    errors = {each.job.task: type(each.error) for each in drain_async(jobs, database, concurrency=2)}
+    expected = type(None) if how == "stop" else SystemExit
+    assert errors == {"ends": expected, "beside": type(None), "after": type(None)}
+    assert database.rows(WRONG) == []

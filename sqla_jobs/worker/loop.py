@@ -95,6 +95,7 @@ class Loop:
         """Somebody was told that there is no room."""
         self._tasks: set[asyncio.Task[None]] = set()
         self._loop = host or asyncio.new_event_loop()
+        self._ends = False
         self.thread: threading.Thread | None = None
         """Its own; None: it is the application's."""
         if host is None:
@@ -134,6 +135,7 @@ class Loop:
         with suppress(Exception):
             self._wait_for(close(), _END)
         if own is not None:
+            self._ends = True
             with suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._loop.stop)
             own.join(_END)
@@ -141,7 +143,11 @@ class Loop:
     def _keep(self) -> None:
         asyncio.set_event_loop(self._loop)
         try:
-            self._loop.run_forever()
+            while not self._ends:
+                # A task that a job has begun ends the whole loop by SystemExit, and any code by loop.stop(): the
+                # jobs on it, and those that are claimed for it, would be left where they are.
+                with suppress(SystemExit, KeyboardInterrupt):
+                    self._loop.run_forever()
         finally:
             self._loop.close()
 
