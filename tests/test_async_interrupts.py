@@ -508,3 +508,46 @@ def test_a_job_that_ends_the_loop_ends_itself_only(how: str, jobs: Jobs[Job], da
     expected = type(None) if how == "stop" else SystemExit
     assert errors == {"ends": expected, "beside": type(None), "after": type(None)}
     assert database.rows(WRONG) == []
+
+
+@pytest.mark.parametrize("hit", [1, 2], ids=["the one that sends for all", "one that waits for it"])
+def test_a_cancel_of_the_application_hits_nobody_whose_outcome_is_being_recorded(
+    hit: int, jobs: Jobs[Job], database: Database
+) -> None:
+    """As of one that cancels all that is on its loop: those that hand in together wait for each other."""
+    tasks: dict[int, asyncio.Task[Any] | None] = {}
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'"
+    all_here, held = asyncio.Event(), asyncio.Event()
+
+    async def cancel_one() -> None:
+        while not database.scalar(waiting):  # noqa: ASYNC110 - the first one is being handed in
+            await asyncio.sleep(0)
+        held.set()
+        for _ in range(10):  # the others come to wait for it
+            await asyncio.sleep(0)
+        task = tasks[hit]
+        assert task is not None
+        task.cancel()
+        for _ in range(10):
+            await asyncio.sleep(0)
+        lock.rollback()
+
+    @jobs.task(name="t", retry=NEVER)
+    async def t(_: AsyncSession, number: int) -> None:
+        tasks[number] = asyncio.current_task()
+        if len(tasks) == 3:
+            all_here.set()
+        await all_here.wait()
+        if number == 1:
+            lock.execute(text("LOCK TABLE sqla_jobs IN EXCLUSIVE MODE"))
+            beside.append(asyncio.create_task(cancel_one()))
+        else:
+            await held.wait()
+
+    beside: list[asyncio.Task[None]] = []
+    for number in (1, 2, 3):
+        enqueue(database, t, number)
+    with database.engine.connect() as lock:
+        finished = drain_async(jobs, database)
+    assert [type(each.error) for each in finished] == [type(None)] * 3
+    assert database.rows(STATES) == [("succeeded", 3)]

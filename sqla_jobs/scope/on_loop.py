@@ -10,12 +10,14 @@ from __future__ import annotations
 import asyncio
 import sys
 import traceback
+from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any
 
 import psycopg
 from sqlalchemy.util.concurrency import await_only
 
+from sqla_jobs.errors import GiveBack
 from sqla_jobs.scope.interrupts import CANCEL_WAITS, Interrupter, Phase, log, waits
 
 
@@ -32,6 +34,13 @@ class LoopInterrupter(Interrupter):
         self._task: asyncio.Task[Any] | None = None
         self._asking: asyncio.Task[None] | None = None
         """Requests to cancel statements that are under way."""
+
+    def lets_cancel(self) -> bool:
+        """Whether somebody, the application, may cancel the task now; if not, the job is to end all the same."""
+        if self._phase is Phase.BODY:
+            return True
+        self.interrupt(GiveBack("its asyncio task was cancelled"))
+        return False
 
     def _enter(self) -> None:
         self._task = asyncio.current_task()
@@ -92,6 +101,28 @@ class LoopInterrupter(Interrupter):
         if self._phase is not Phase.BODY and self._phase is not Phase.AFTER and self._asking is not None:
             asking, self._asking = self._asking, None
             await_only(asyncio.wait([asking]))
+
+
+class JobTask(asyncio.Task[None]):
+    """Cannot be cancelled while it does anything but run the task's own code.
+
+    An application may cancel whatever is on its loop, and a job may have asked for it to be done later. Those
+    that share a claim or a finish would wait for ever for one that has gone.
+    """
+
+    def __init__(
+        self,
+        coroutine: Coroutine[Any, Any, None],
+        *,
+        loop: asyncio.AbstractEventLoop,
+        interrupter: LoopInterrupter,
+    ) -> None:
+        self._interrupter = interrupter
+        super().__init__(coroutine, loop=loop)
+
+    def cancel(self, msg: Any = None) -> bool:
+        """As that of any Task, or nothing."""
+        return self._interrupter.lets_cancel() and super().cancel(msg)
 
 
 async def _cancel_all(drivers: list[psycopg.AsyncConnection[Any]]) -> None:

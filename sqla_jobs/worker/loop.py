@@ -16,7 +16,7 @@ from sqlalchemy.util.concurrency import await_only, greenlet_spawn
 from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.runner import Finished, Runner, Slots
-from sqla_jobs.scope.on_loop import LoopInterrupter
+from sqla_jobs.scope.on_loop import JobTask, LoopInterrupter
 from sqla_jobs.tasks import AsyncSessions, InnerSessions, Registry
 from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.outages import persist, report
@@ -214,10 +214,10 @@ class Loop:
         runs.enter_context(self._crew.runs(running))
         begun()
         coroutine = self._run(running, runs, tell, slow)
-        self._loop.call_soon_threadsafe(self._spawn, coroutine)
+        self._loop.call_soon_threadsafe(self._spawn, coroutine, interrupter)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
-        task = self._loop.create_task(coroutine)
+    def _spawn(self, coroutine: Coroutine[Any, Any, None], interrupter: LoopInterrupter) -> None:
+        task = JobTask(coroutine, loop=self._loop, interrupter=interrupter)
         self._tasks.add(task)  # the loop itself holds it by a weak reference
         task.add_done_callback(self._tasks.discard)
 
