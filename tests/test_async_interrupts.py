@@ -476,7 +476,7 @@ def test_interrupted_before_it_begins_it_does_not_begin(jobs: Jobs[Job], databas
 
 @pytest.mark.parametrize("how", ["a child exits", "stop"])
 def test_a_job_that_ends_the_loop_ends_itself_only(how: str, jobs: Jobs[Job], database: Database) -> None:
-    """asyncio lets a SystemExit of any task out of the loop; those of a TaskGroup, or of gather, are tasks."""
+    """asyncio lets a SystemExit of any task out of the loop; what gather runs is a task."""
     begun = asyncio.Event()
 
     async def leave() -> None:

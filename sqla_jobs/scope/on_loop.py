@@ -36,7 +36,7 @@ class LoopInterrupter(Interrupter):
         """Requests to cancel statements that are under way."""
 
     def lets_cancel(self) -> bool:
-        """Whether somebody, the application, may cancel the task now; if not, the job is to end all the same."""
+        """Whether somebody, the application, may cancel the task now; if not, the job is to end anyway."""
         if self._phase is Phase.BODY:
             return True
         self.interrupt(GiveBack("its asyncio task was cancelled"))
