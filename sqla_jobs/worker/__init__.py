@@ -27,6 +27,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from types import TracebackType
@@ -305,7 +306,14 @@ class Worker:
 
     async def __aenter__(self) -> Self:
         self._host = asyncio.get_running_loop()
-        await self._host.run_in_executor(None, self.start)
+        started = self._beside(self.start)
+        try:
+            await asyncio.shield(started)
+        except asyncio.CancelledError:
+            self.stop(0)  # nobody will leave what was not entered
+            await asyncio.wait([started])
+            await self._joined()
+            raise
         return self
 
     async def __aexit__(
@@ -315,7 +323,25 @@ class Worker:
         trace: TracebackType | None,
     ) -> None:
         self.stop()
-        await asyncio.to_thread(self.join)
+        await self._joined()
+
+    async def _joined(self) -> None:
+        """Wait for the end; if that is cancelled, give back what runs: the loop is about to end, it seems."""
+        joined = self._beside(self.join)
+        try:
+            await asyncio.shield(joined)
+        except asyncio.CancelledError:
+            self.stop(0)
+            await asyncio.wait([joined])
+            raise
+
+    def _beside(self, call: Callable[[], object]) -> asyncio.Future[object]:
+        """Call in a thread of its own: those of the loop's executor may be taken by jobs that wait for one."""
+        executor = ThreadPoolExecutor(1, "sqla_jobs-async")
+        try:
+            return asyncio.get_running_loop().run_in_executor(executor, call)
+        finally:
+            executor.shutdown(wait=False)
 
     # -- the other three, and the end ----------------------------------------------------------------
 

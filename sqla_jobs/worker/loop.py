@@ -7,6 +7,7 @@ import datetime as dt
 import logging
 import threading
 from collections.abc import Callable, Coroutine
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from functools import partial
 from typing import Any, Final, TypeVar
@@ -29,6 +30,9 @@ _LAST: Final = 1.0
 """Seconds that jobs have that nothing can be done to end."""
 _END: Final = 5.0
 """Seconds that the loop has for coming to its end."""
+
+_TELLERS: Final = 32
+"""Threads at most that call hooks."""
 
 
 def is_in_loop() -> bool:
@@ -94,6 +98,8 @@ class Loop:
         self._wanted = False
         """Somebody was told that there is no room."""
         self._tasks: set[asyncio.Task[None]] = set()
+        # Not the loop's: jobs may have taken all of its threads, and not given them back when they timed out.
+        self._tellers = ThreadPoolExecutor(min(concurrency, _TELLERS), "sqla_jobs-tells")
         self._loop = host or asyncio.new_event_loop()
         self._ends = False
         self.thread: threading.Thread | None = None
@@ -134,6 +140,7 @@ class Loop:
 
         with suppress(Exception):
             self._wait_for(close(), _END)
+        self._tellers.shutdown(wait=False)
         if own is not None:
             self._ends = True
             with suppress(RuntimeError):
@@ -144,8 +151,8 @@ class Loop:
         asyncio.set_event_loop(self._loop)
         try:
             while not self._ends:
-                # A task that a job has begun ends the whole loop by SystemExit, and any code by loop.stop(): the
-                # jobs on it, and those that are claimed for it, would be left where they are.
+                # A task that a job has begun ends the whole loop by SystemExit, and any code by loop.stop():
+                # the jobs on it, and those that are claimed for it, would be left where they are.
                 with suppress(SystemExit, KeyboardInterrupt):
                     self._loop.run_forever()
         finally:
@@ -241,7 +248,7 @@ class Loop:
             if finished is None:
                 return
             if slow:
-                await self._loop.run_in_executor(None, tell, finished)
+                await self._loop.run_in_executor(self._tellers, tell, finished)
             else:
                 tell(finished)
         except Exception as error:  # the application's logging, most likely
