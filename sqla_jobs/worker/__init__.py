@@ -336,7 +336,7 @@ class Worker:
             raise
 
     def _beside(self, call: Callable[[], object]) -> asyncio.Future[object]:
-        """Call in a thread of its own: those of the loop's executor may be taken by jobs that wait for one."""
+        """Call in a thread of its own: jobs may have taken those of the loop's executor, and wait for it."""
         executor = ThreadPoolExecutor(1, "sqla_jobs-async")
         try:
             return asyncio.get_running_loop().run_in_executor(executor, call)
