@@ -21,7 +21,7 @@ from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Cancel, Job, Jobs, JobState, RetryPolicy, Worker, cancel
-from sqla_jobs.errors import JobTimeout
+from sqla_jobs.errors import JobEscaped, JobTimeout
 from sqla_jobs.scope import on_loop
 from tests.support.lane import NEVER
 from tests.support.loops import async_engine, drain_async, leave_effect
@@ -551,3 +551,31 @@ def test_a_cancel_of_the_application_hits_nobody_whose_outcome_is_being_recorded
         finished = drain_async(jobs, database)
     assert [type(each.error) for each in finished] == [type(None)] * 3
     assert database.rows(STATES) == [("succeeded", 3)]
+
+
+def test_what_a_failed_job_has_left_behind_writes_nothing(jobs: Jobs[Job], database: Database) -> None:
+    """`gather` raises at once, and what it runs goes on: it would write by the commit of the failure."""
+    errors: list[BaseException | None] = []
+
+    async def fail() -> None:
+        raise ValueError("at once")
+
+    async def write_later(session: AsyncSession) -> None:
+        for _ in range(10):  # until the job has come to its end
+            await asyncio.sleep(0)
+        try:
+            await leave_effect(session)
+        except BaseException as error:
+            errors.append(error)
+            raise
+
+    @jobs.task(name="gathers", retry=NEVER)
+    async def gathers(session: AsyncSession) -> None:
+        await asyncio.gather(fail(), write_later(session))
+
+    for _ in range(10):
+        enqueue(database, gathers)
+    finished = drain_async(jobs, database, concurrency=2)
+    assert [type(each.error) for each in finished] == [ValueError] * 10
+    assert database.scalar(EFFECTS) == 0
+    assert {type(each) for each in errors} == {JobEscaped}

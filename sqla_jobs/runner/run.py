@@ -17,7 +17,7 @@ from sqla_jobs.errors import Cancel, ConfigurationError, GiveBack, JobsError, Re
 from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.outcome import JobState, Outcome
 from sqla_jobs.scope import GroupScope, JobScope, Ran
-from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of
+from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of, shut
 
 AnyTask: TypeAlias = "Task[..., Any, Any]"
 
@@ -75,8 +75,10 @@ def run(
         if job.unreadable is not None:
             raise job.unreadable
         args, kwargs = _decoded(task, job, session)
-        call = _await if task.is_async else _call
-        returned = call(task, session, args, kwargs)
+        if task.is_async:
+            returned = _await(task, session, args, kwargs, owned=scope.owned)
+        else:
+            returned = _call(task, session, args, kwargs)
         if task.returns is None or isinstance(returned, (Cancel, Snooze)):
             return returned
         return task.returns.store(returned, session)
@@ -102,8 +104,14 @@ def _call(task: AnyTask, session: Session, args: Sequence[Any], kwargs: Mapping[
     return returned
 
 
-def _await(task: AnyTask, session: Session, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
-    """Call a coroutine function with the AsyncSession that this Session is the inner one of."""
+def _await(
+    task: AnyTask, session: Session, args: Sequence[Any], kwargs: Mapping[str, Any], *, owned: bool
+) -> Any:
+    """Call a coroutine function with the AsyncSession that this Session is the inner one of.
+
+    Parameters:
+        owned: it was made for this job.
+    """
     own = async_of(session)
     if own is None:
         raise ConfigurationError(
@@ -119,7 +127,11 @@ def _await(task: AnyTask, session: Session, args: Sequence[Any], kwargs: Mapping
                 each.set(here[each])
         return await task.function(own, *args, **kwargs)
 
-    return await_only(within())
+    try:
+        return await_only(within())
+    finally:
+        if owned:
+            shut(own)
 
 
 def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:

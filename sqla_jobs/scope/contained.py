@@ -57,6 +57,11 @@ class Containment:
         self._connections = Connections(guards)
 
     @property
+    def owned(self) -> bool:
+        """Whether the Session was made for the job."""
+        return self._owned
+
+    @property
     def touched(self) -> bool:
         """Whether the job has used a connection of its Session."""
         return self._connections.any_came

@@ -31,6 +31,7 @@ from sqla_jobs.tasks.sessions import (
     async_maker,
     async_of,
     sessions_of,
+    shut,
 )
 from sqla_jobs.tasks.task import Task
 from sqla_jobs.tasks.unique import By, Scope
@@ -56,6 +57,7 @@ __all__ = [
     "as_current",
     "async_maker",
     "async_of",
+    "shut",
     "check_queues",
     "current_job",
     "enqueue_many",

@@ -5,13 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractAsyncContextManager, AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias, cast
 
 from sqlalchemy import Engine
 from sqlalchemy.orm import Session, scoped_session, sessionmaker
 from sqlalchemy.util.concurrency import await_only, in_greenlet
 
-from sqla_jobs.errors import ConfigurationError
+from sqla_jobs.errors import ConfigurationError, JobEscaped
 
 if TYPE_CHECKING:  # it takes time to import, and whoever gives something of it has imported it
     from sqlalchemy.ext.asyncio import AsyncSession
@@ -99,8 +99,12 @@ class InnerSessions:
         """The Session within a new one; `async_of` leads back."""
         manager = self._made(**self._options)
         given = await_only(manager.__aenter__())
+        inner = given.sync_session
         try:
-            yield given.sync_session
+            try:
+                yield inner
+            finally:
+                given.sync_session = given._proxied = inner  # see shut
         except BaseException:
             if not await_only(manager.__aexit__(*sys.exc_info())):
                 raise
@@ -140,6 +144,22 @@ def async_of(session: Session) -> AsyncSession | None:
         return None
     found: AsyncSession | None = known.async_session(session)
     return found
+
+
+class _Shut:
+    """In the place of the Session within an AsyncSession."""
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise JobEscaped(
+            "the job has ended, and something that it had begun goes on with its AsyncSession; expected a "
+            "job that awaits all that it begins: asyncio.gather() does not if one raises, a TaskGroup does"
+        )
+
+
+def shut(given: AsyncSession) -> None:
+    """Let nobody come to the Session within, until it is closed: what it writes next is not the job's."""
+    # The other is what its methods that are not awaited are of: add(), for one.
+    given.sync_session = given._proxied = cast("Session", _Shut())
 
 
 def _asyncio() -> Any:
