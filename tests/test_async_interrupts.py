@@ -20,7 +20,7 @@ from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from sqla_jobs import Cancel, Job, Jobs, JobState, RetryPolicy, Worker, cancel
+from sqla_jobs import Cancel, Job, Jobs, JobState, RetryPolicy, Worker, cancel, current_job
 from sqla_jobs.errors import JobEscaped, JobTimeout
 from sqla_jobs.scope import on_loop
 from tests.support.lane import NEVER
@@ -579,3 +579,35 @@ def test_what_a_failed_job_has_left_behind_writes_nothing(jobs: Jobs[Job], datab
     assert [type(each.error) for each in finished] == [ValueError] * 10
     assert database.scalar(EFFECTS) == 0
     assert {type(each) for each in errors} == {JobEscaped}
+
+
+def test_what_a_job_has_not_awaited_ends_with_it_in_mid_query(jobs: Jobs[Job], database: Database) -> None:
+    """gather() raises at once, and lets the other go on: on a connection that is about to be closed."""
+    others: list[str] = []
+
+    @jobs.task(name="gathers", retry=NEVER)
+    async def gathers(session: AsyncSession) -> None:
+        job = current_job().id
+
+        async def later() -> None:
+            await asyncio.sleep(random.uniform(0, 0.02))
+            try:
+                await session.execute(text("INSERT INTO effects (job_id) VALUES (:id)"), {"id": job})
+                await session.commit()
+            except BaseException as error:
+                others.append(type(error).__name__)
+                raise
+
+        async def fails() -> None:
+            await session.execute(text("SELECT 1"))
+            raise ValueError
+
+        await asyncio.gather(later(), fails())
+
+    with database.sessionmaker.begin() as session:
+        jobs.enqueue_many(session, [gathers.job() for _ in range(200)])
+    finished = drain_async(jobs, database, concurrency=8)
+    assert len(finished) == 200
+    assert database.rows(STATES) == [("failed", 200)]
+    assert database.scalar(EFFECTS) == 0
+    assert others

@@ -16,8 +16,8 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Cancel, Finished, Job, Jobs, JobState, Limit, RetryPolicy, Snooze, Worker, current_job
 from sqla_jobs.errors import ConfigurationError, InvalidOption, JobsError, TaskDefinitionError
-from sqla_jobs.testing import drain
 from sqla_jobs.runner import Runner
+from sqla_jobs.testing import drain
 from sqla_jobs.worker.loop import Loop
 from tests.support.lane import NEVER
 from tests.support.lane import leave_effect as leave_effect_at_once

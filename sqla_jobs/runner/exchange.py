@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Protocol
 
 from sqla_jobs import lifecycle
+from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed, Mark
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import SUCCEEDED, Outcome
@@ -151,6 +152,9 @@ class Exchange:
             self._answer(worker_id, wishes)
         except Exception as raised:
             error = raised
+        except BaseException:
+            error = JobsError("the statement that others share was broken off")  # and may stand
+            raise
         finally:
             for each in wishes:
                 each.error = error

@@ -117,6 +117,7 @@ class Runner:
         """Return a claimed job that will not be run here; it has not been an attempt."""
         view = running(job, self.registry.policy_for(job.task))
         self._record(job, view, given_back(reason))
+        self.slots.ended(job)
 
     def at_once(self, verb: Callable[[Session | Connection], T], *, again: bool = True) -> T:
         """`transact` for a verb of a single statement, which is a transaction by itself.

@@ -81,6 +81,10 @@ class LoopInterrupter(Interrupter):
     def _leave(self) -> None:
         self._change(Phase.BEFORE)
         assert self._task is not None
+        # Of something that the job has begun and not awaited. To close the connection under it may crash the
+        # driver; what is sent there next would wait for it.
+        if left := [driver for driver in self._drivers if waits(driver)]:
+            await_only(_quieted(left))
         # What cancels the task, be it this or the job itself, shall not hit what records the outcome.
         if getattr(self._task, "_must_cancel", False):
             with suppress(asyncio.CancelledError):
@@ -123,6 +127,15 @@ class JobTask(asyncio.Task[None]):
     def cancel(self, msg: Any = None) -> bool:
         """As that of any Task, or nothing."""
         return self._interrupter.lets_cancel() and super().cancel(msg)
+
+
+async def _quieted(drivers: list[psycopg.AsyncConnection[Any]]) -> None:
+    """Cancel the statements that are under way, and wait until they have ended."""
+    await _cancel_all(drivers)
+    for driver in drivers:
+        with suppress(asyncio.TimeoutError):
+            await asyncio.wait_for(driver.lock.acquire(), CANCEL_WAITS)
+            driver.lock.release()
 
 
 async def _cancel_all(drivers: list[psycopg.AsyncConnection[Any]]) -> None:

@@ -215,7 +215,8 @@ class Loop:
             tell: told of how it ended.
             slow: that may take its time, and so is done in another thread.
         """
-        running = Running(job, self._registry.timeout_for(job), LoopInterrupter(self._loop), on_loop=True)
+        interrupter = LoopInterrupter(self._loop)
+        running = Running(job, self._registry.timeout_for(job), interrupter, on_loop=True)
         self._crew.enlist()
         runs = ExitStack()
         runs.enter_context(self._crew.runs(running))
