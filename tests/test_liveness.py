@@ -269,7 +269,7 @@ def test_an_observer_that_has_just_connected_goes_by_heartbeats(database: Databa
         assert young._parts is not None
         assert young._parts.listener is not None
         young._parts.listener._connections += 1
-        young._registration._judges_from = 0.0
+        young._parts.registration._judges_from = 0.0
         late.until_rescued()
         assert database.scalar("SELECT crashes FROM sqla_jobs WHERE id = :id", id=locked.job) == 0
 
@@ -280,7 +280,7 @@ def test_an_observer_that_is_new_goes_by_the_locks_that_nothing_else_can_have_fr
     """No other worker need be there: it may have been started in the dead one's place."""
     locked = bait(database, locked=True)
     with Worker(Jobs(), database.engine, poll_interval=SOON, heartbeat_limit=timedelta(minutes=1)) as new:
-        new._registration._judges_from = 0.0  # not for some seconds, in which others may be back
+        new._parts.registration._judges_from = 0.0  # not for some seconds, in which others may be back
         locked.until_rescued()
 
 
@@ -291,7 +291,7 @@ def test_and_not_by_those_from_before_the_server_was_started(database: Database)
         Jobs(), database.engine, poll_interval=SOON,
         heartbeat_interval=timedelta(milliseconds=100), heartbeat_limit=timedelta(minutes=1),
     ) as new:  # fmt: skip
-        new._registration._judges_from = 0.0
+        new._parts.registration._judges_from = 0.0
         late.until_rescued()
         assert database.scalar("SELECT crashes FROM sqla_jobs WHERE id = :id", id=locked.job) == 0
 

@@ -283,7 +283,7 @@ def test_without_a_heartbeat_in_time_nothing_is_claimed(
         until(database, "SELECT now() > heartbeat_at + 3 * heartbeat_limit FROM sqla_jobs_workers")
         enqueue(database, jobs.task(name="t")(leave_effect).job())
         for _ in range(5):
-            assert not idle._hands._work_once(idle._hands._new_hand())
+            assert not idle._parts.hands._work_once(idle._parts.hands._new_hand())
         assert database.scalar("SELECT state FROM sqla_jobs") == "queued"
         locker.rollback()
         assert told.next().state is JobState.SUCCEEDED, "and once it beats again it goes on"
