@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import inspect
 from collections.abc import Mapping, Sequence
@@ -20,6 +21,9 @@ from sqla_jobs.scope import GroupScope, JobScope, Ran
 from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of, shut
 
 AnyTask: TypeAlias = "Task[..., Any, Any]"
+
+_CALM_STEP: Final = 0.005
+_CALM_TRIES: Final = 1000
 
 CANCELLED: Final = "cancelled while it ran"
 CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
@@ -132,6 +136,19 @@ def _await(
     finally:
         if owned:
             shut(own)
+            await_only(_calm(session))
+
+
+async def _calm(session: Session) -> None:
+    """Wait until nothing that the job has begun and not awaited is about to get a connection.
+
+    Whose Session could neither be rolled back nor closed meanwhile, and the connection be lost.
+    """
+    for _ in range(_CALM_TRIES):
+        begun = (session.get_transaction(), session.get_nested_transaction())
+        if all(each is None or each._current_fn is None for each in begun):
+            return
+        await asyncio.sleep(_CALM_STEP)
 
 
 def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:

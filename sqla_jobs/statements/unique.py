@@ -30,7 +30,7 @@ from sqlalchemy import (
     true,
 )
 
-from sqla_jobs.statements.terms import Model, job_table, now, once
+from sqla_jobs.statements.terms import Model, job_table, now, once, rows
 
 _WINDOW: Final = "_sqla_jobs_window"
 
@@ -83,8 +83,11 @@ def window_of(expression: ColumnElement[Any]) -> tuple[str, dt.timedelta] | None
 def holders(model: Model) -> Executable:
     """Which jobs hold some of these keys: (id, unique_key). Parameter: ``p_keys``. Locks nothing.
 
-    Index: ``uq_sqla_jobs_unique_key``.
+    Index: ``uq_sqla_jobs_unique_key``. Each key is looked up by itself, and the LIMIT keeps it so: `= ANY` is
+    planned for ten keys, for which the planner reads the whole of a table that was empty then, for ever.
     """
     job = job_table(model)
-    keys = bindparam("p_keys", type_=ARRAY(Text))
-    return select(job.c.id, job.c.unique_key).where(job.c.unique_key == func.any(keys), job.c.unique_held)
+    keys = func.unnest(bindparam("p_keys", type_=ARRAY(Text))).table_valued("key").render_derived("given")
+    found = select(job.c.id, job.c.unique_key).where(job.c.unique_key == keys.c.key, job.c.unique_held)
+    each = found.limit(rows(1)).lateral("held")
+    return select(each.c.id, each.c.unique_key).select_from(keys.join(each, true()))
