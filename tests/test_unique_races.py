@@ -85,7 +85,7 @@ def test_the_second_waits_for_the_first(
     assert [tuple(each) for each in found] == [("after", 1), ("before", 1), ("t", 1)]
 
 
-@pytest.mark.parametrize("moment", ["unique_key = any", "where sqla_jobs.id = "])
+@pytest.mark.parametrize("moment", ["unique_key = given.key", "where sqla_jobs.id = "])
 def test_the_holder_ends_between_the_insert_and_the_look(
     moment: str, jobs: Jobs[Job], database: Database
 ) -> None:
