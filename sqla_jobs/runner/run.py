@@ -23,7 +23,7 @@ from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of, sh
 AnyTask: TypeAlias = "Task[..., Any, Any]"
 
 _CALM_STEP: Final = 0.005
-_CALM_TRIES: Final = 1000
+_CALM_TRIES: Final = 20
 
 CANCELLED: Final = "cancelled while it ran"
 CHANGED: Final = "the job changed its own row, or let go of the lock on it; its outcome cannot be recorded"
