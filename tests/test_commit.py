@@ -157,6 +157,23 @@ def test_a_job_whose_commits_are_lost_for_ever_fails_an_attempt_at_last(lane: La
     assert (counted.calls, lane.effects(job), len(lane.errors(job))) == (1 + RERUNS, 0, 1)
 
 
+@pytest.mark.parametrize("times", [1, RERUNS + 1])
+def test_a_connection_that_was_dead_when_the_job_came_to_it_is_not_the_jobs_fault(
+    lane: Lane, between: Proxy, times: int
+) -> None:
+    """As after a restart of the server, with an engine that does not look before it hands one out."""
+    counted = Counted()
+    job = lane.enqueue(lane.task(counted))
+    loss = between.lose("SAVEPOINT", times=times)
+    finished = lane.run()
+    assert loss.happened.is_set()
+    assert finished is not None
+    row = lane.row(job)
+    ended = ("scheduled", 0, 1) if times > RERUNS else ("succeeded", 1, 0)
+    assert (row.state, lane.effects(job), len(row.attempts)) == ended, "at last an attempt has failed"
+    assert (counted.calls, row.attempt, row.claim) == (min(times, RERUNS) + 1, 1, 1)
+
+
 @pytest.mark.parametrize("carried_out", [True, False])
 @pytest.mark.parametrize(
     ("ending", "state", "records"),

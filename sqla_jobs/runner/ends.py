@@ -30,6 +30,8 @@ class Refused:
     touched: bool
     checkpointed: bool = False
     """Whether an earlier part of it is committed, so that it must not run again under the same claim."""
+    stood: bool = True
+    """Whether its savepoint was set; if not, the pool gave it a connection that was dead already."""
 
     @property
     def may_stand(self) -> bool:
@@ -47,7 +49,8 @@ class Refused:
         """Whether what was refused may go through if it is sent again."""
         if self.held_only_the_finish:
             return is_transient(self.error)
-        return is_conflict(self.error) or (self.outcome is not None and is_lost(self.error))
+        before_or_after = self.outcome is not None or not self.stood
+        return is_conflict(self.error) or (before_or_after and is_lost(self.error))
 
 
 @dataclass(frozen=True)

@@ -275,7 +275,7 @@ class Runner:
                 discard(session, error)
             if interrupter.reason is not None and error.__cause__ is interrupter.reason:
                 error = interrupter.reason  # it cost the connection
-            return Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed)
+            return Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed, scope.stood)
         follow.job = None
         discard(session)
         return Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)

@@ -44,6 +44,7 @@ class Containment:
         self._model = model
         self._owned = owned
         self._interrupter = interrupter or Interrupter()
+        self._stood = False
         guards: dict[str, Callable[..., None]] = {
             "before_cursor_execute": self._guard_sql,
             "commit": self._guard_commit,
@@ -65,6 +66,11 @@ class Containment:
     def touched(self) -> bool:
         """Whether the job has used a connection of its Session."""
         return self._connections.any_came
+
+    @property
+    def stood(self) -> bool:
+        """Whether its savepoint was set on a connection; if not, it has written nothing."""
+        return self._stood
 
     # -- enter and leave ---------------------------------------------------------------------------
 
@@ -160,6 +166,7 @@ class Containment:
                 standing = connection.get_nested_transaction()
                 assert standing is not None
                 savepoint.on[connection] = standing
+                self._stood = True
 
     def _settle(self) -> None:
         """Flush, commit what the job left open above our mark, and see that the mark itself is sound."""
@@ -223,6 +230,7 @@ class Containment:
     # -- what is refused ---------------------------------------------------------------------------
 
     def _guard_sql(self, connection: Connection, _: Any, sql: str, *__: Any) -> None:
+        self._interrupter.before_statement()
         if connection in self._connections.refused:
             raise self._connections.refused[connection]
         if ends_transaction(sql):

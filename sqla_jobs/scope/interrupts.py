@@ -107,7 +107,12 @@ class Interrupter:
         may each have ended when the request comes.
         """
         self._times += 1
-        return self._phase is Phase.BODY and (not waiting or self._times > _STATEMENTS_ONLY)
+        return self._phase is Phase.BODY and (not waiting or self._goes_on)
+
+    @property
+    def _goes_on(self) -> bool:
+        """Whether it was not enough to cancel its statements."""
+        return self._times > _STATEMENTS_ONLY
 
     def _is_fragile(self) -> bool:
         if time.monotonic() - self.since > _FRAGILE_FOR:
@@ -171,6 +176,9 @@ class Interrupter:
             self.used_since = self.used_since or time.monotonic()
             if isinstance(driver, (psycopg.Connection, psycopg.AsyncConnection)):
                 self._drivers.append(driver)
+
+    def before_statement(self) -> None:
+        """The body is about to send one."""
 
     def forget(self) -> None:
         """The job has let go of its connections, and the next one to use them is another."""

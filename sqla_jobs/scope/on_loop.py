@@ -62,6 +62,15 @@ class LoopInterrupter(Interrupter):
         if self._raises(waiting) and self._task is not None:
             self._task.cancel()
 
+    def before_statement(self) -> None:
+        """Raise in the body here, too.
+
+        In one that does nothing but wait for statements, a cancellation meets the driver each time. Of a
+        transaction that is aborted already it makes an ordinary error, which such a job catches.
+        """
+        if self._phase is Phase.BODY and self._goes_on:
+            raise asyncio.CancelledError
+
     def where(self) -> str:
         """The traceback of the job's coroutine at this moment."""
         if self._task is None:
