@@ -7,6 +7,8 @@ import sys
 from importlib.util import find_spec
 from pathlib import Path
 
+import click
+
 import sqla_jobs
 from sqla_jobs.cli import database
 from sqla_jobs.errors import ConfigurationError
@@ -14,7 +16,29 @@ from sqla_jobs.errors import ConfigurationError
 _SHOP = Path("docs/examples/shop")
 
 
-def run(csv: Path | None, database_url: str | None) -> None:
+@click.command()
+@click.option(
+    "--csv",
+    type=click.Path(exists=True, dir_okay=False, resolve_path=True, path_type=Path),
+    help="Your own orders instead of the 2,000 that come with it.",
+)
+@click.option(
+    "--database-url",
+    metavar="URL",
+    help="An empty database that the demo may fill. Default: a PostgreSQL of its own, deleted afterwards.",
+)
+def demo(csv: Path | None, database_url: str | None) -> None:
+    """Show it all at work.
+
+    A shop imports orders, workers write invoices, one worker is killed.
+
+    The example is docs/examples/shop of the source tree. Exit code 1: what is in the database at the
+    end is not what must be there.
+    """
+    _run(csv, database_url)
+
+
+def _run(csv: Path | None, database_url: str | None) -> None:
     """Replace this process by the example's own program.
 
     Raises:

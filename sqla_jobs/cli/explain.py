@@ -1,25 +1,35 @@
-"""``sqla-jobs cron explain``, and how times are shown."""
+"""``sqla-jobs cron explain``."""
 
 from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Iterator
-from functools import partial
-from typing import Final
 from zoneinfo import ZoneInfo
 
-from rich.console import Console
+import click
 from rich.table import Table
 
+from sqla_jobs.cli.printing import FORM, console, shown
 from sqla_jobs.cron import Cron, Rule
 from sqla_jobs.errors import ConfigurationError, InvalidOption
 
-FORM: Final = "%a %Y-%m-%d %H:%M:%S"
-_WIDE: Final = 10_000
-"""Columns; whoever reads a pipe wants whole lines."""
+
+@click.group()
+def cron() -> None:
+    """About cron lines; needs no database."""
 
 
+@cron.command()
+@click.argument("line")
+@click.option("--timezone", metavar="ZONE", default="UTC", show_default=True, help="An IANA name.")
+@click.option("--count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many times.")
+@click.option("--after", metavar="TIME", help="E.g. 2026-03-28T12:00, in the zone. Default: now.")
 def explain(line: str, timezone: str, count: int, after: str | None) -> None:
+    """Print the next times of a cron line, in its zone and in UTC."""
+    _explain(line, timezone, count, after)
+
+
+def _explain(line: str, timezone: str, count: int, after: str | None) -> None:
     """Print the next times of a cron line, in its zone and in UTC.
 
     Raises:
@@ -47,20 +57,6 @@ def times(rule: Rule, after: dt.datetime, count: int) -> Iterator[dt.datetime]:
         except (InvalidOption, OverflowError):
             return
         yield after
-
-
-def console() -> Console:
-    """Where a table is printed: within a terminal's width, and elsewhere on lines as long as they are."""
-    # What is shown may have brackets and colons of its own.
-    plain = partial(Console, highlight=False, markup=False, emoji=False)
-    terminal = plain()
-    return terminal if terminal.is_terminal else plain(width=_WIDE)
-
-
-def shown(moment: dt.datetime) -> str:
-    """A moment by the clock of its own zone."""
-    # With the offset: an abbreviation may be the same before and after a change.
-    return f"{moment.strftime(FORM)} {moment.tzname() or ''} {moment.strftime('%z')}"
 
 
 def _moment(given: str | None, zone: ZoneInfo) -> dt.datetime:

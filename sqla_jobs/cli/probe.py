@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from typing import Final
 
 import click
@@ -12,13 +13,40 @@ from sqlalchemy.pool import NullPool
 
 from sqla_jobs import lifecycle, migrations
 from sqla_jobs.cli import database, target
+from sqla_jobs.cli.options import schema_option, url_option
 from sqla_jobs.statements import job_table
 
 CONNECT_TIMEOUT: Final = 5
 """Seconds; a probe that waits for minutes says nothing."""
 
 
-def run(name: str | None, option: str | None, *, schema: str | None, host: str | None) -> None:
+@click.command()
+@click.argument("target", metavar="[MODULE:JOBS]", required=False)
+@schema_option
+@click.option("--host", metavar="NAME", help="Whose workers. Default: those of this host.")
+@click.option("--any-host", is_flag=True, help="Workers of all hosts: one that lives is enough.")
+@url_option
+def health(
+    target: str | None, schema: str | None, host: str | None, any_host: bool, database_url: str | None
+) -> None:
+    """Say whether a worker lives here.
+
+    For liveness and readiness probes. Exit code 0: the database answers, its tables are right, and at
+    least one worker of this host has given a heartbeat within its own limit; 1: it is not so; 2 and 3
+    as for the other commands.
+
+    With MODULE:JOBS the schema, and the database if none is named, are those of the application, which
+    is imported for it.
+    """
+    if target is not None and schema is not None:
+        raise click.UsageError("MODULE:JOBS and --schema exclude each other: the job model has its schema.")
+    if any_host and host is not None:
+        raise click.UsageError("--host and --any-host exclude each other.")
+    host = None if any_host else host or socket.gethostname()
+    _run(target, database_url, schema=schema, host=host)
+
+
+def _run(name: str | None, option: str | None, *, schema: str | None, host: str | None) -> None:
     """Say how the workers of a host are, or of any; an exception if none of them lives.
 
     Parameters:

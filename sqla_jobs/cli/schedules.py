@@ -4,83 +4,75 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import click
 from rich import box
 from rich.table import Table
 from rich.text import Text
-from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
-from sqlalchemy.pool import NullPool
+from sqlalchemy.orm import Session
 
-from sqla_jobs import lifecycle, migrations
-from sqla_jobs.cli import database, target
-from sqla_jobs.cli.explain import console, shown, times
+from sqla_jobs import lifecycle
+from sqla_jobs.cli.explain import times
+from sqla_jobs.cli.place import Place, place_options, placed
+from sqla_jobs.cli.printing import console, shown
 from sqla_jobs.cron import Cron, Rule
 from sqla_jobs.errors import ConfigurationError, InvalidSchedule
 from sqla_jobs.lifecycle import ScheduleShown
-from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.models import JobMixin
 from sqla_jobs.scheduler import missed
-from sqla_jobs.statements import clock, job_table
+from sqla_jobs.statements import clock
 from sqla_jobs.tasks import Registry
-
-T = TypeVar("T")
 
 NEXT: Final = 5
 """How many of a schedule's next times are shown."""
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where the schedules are.
+@click.group(invoke_without_command=True)
+@place_options
+@click.pass_context
+def schedules(ctx: click.Context, /, **_: str | None) -> None:
+    """List the schedules, or run one, or switch it on or off.
 
-    Parameters:
-        app: MODULE:JOBS, whose job table is in the schema to look into; None: ``schema`` says where.
-        schema: None: the connection's own.
-        database_url: None: that of the environment, else that of the application.
+    With each its rule, its next five times, its last job, and whether it is switched on. One is orphaned
+    if no worker that runs now knows its task.
     """
-
-    app: str | None
-    schema: str | None
-    database_url: str | None
-
-    def transact(self, verb: Callable[[Session, type[JobMixin], Registry[Any] | None], T]) -> T:
-        """Call a verb with a Session, the job model, and the application's Jobs if it was named; commit.
-
-        Raises:
-            SchemaError: the tables are missing, or of another revision.
-            ConfigurationError: nothing names a database.
-        """
-        jobs = None if self.app is None else target.load(self.app)
-        model = _model_in(self.schema) if jobs is None else jobs.model
-        chosen = database.choose(self.database_url)
-        if chosen is None and jobs is not None:
-            engine = database.own_database(jobs)[1]
-        else:
-            engine = database.engine(database.require(self.database_url), poolclass=NullPool)
-        with engine.connect() as connection:
-            migrations.check(connection, job_table(model).schema)
-        with sessionmaker(engine).begin() as session:
-            return verb(session, model, jobs)
+    if ctx.invoked_subcommand is None:
+        _show(placed(ctx))
 
 
-def _model_in(schema: str | None) -> type[JobMixin]:
-    if schema is None:
-        return Job
+@schedules.command()
+@click.argument("name")
+@place_options
+@click.pass_context
+def run(ctx: click.Context, /, name: str, **_: str | None) -> None:
+    """Make a job of a schedule now, beside its times."""
+    _run(placed(ctx), name)
 
-    class Base(DeclarativeBase):
-        """Of one table."""
 
-    return type("JobThere", (JobMixin, Base), {"__table_args__": {"schema": schema}})
+@schedules.command()
+@click.argument("name")
+@place_options
+@click.pass_context
+def enable(ctx: click.Context, /, name: str, **_: str | None) -> None:
+    """Switch a schedule on; its next time is the first from now on."""
+    _switch(placed(ctx), name, enabled=True)
+
+
+@schedules.command()
+@click.argument("name")
+@place_options
+@click.pass_context
+def disable(ctx: click.Context, /, name: str, **_: str | None) -> None:
+    """Switch a schedule off, until it is switched on again."""
+    _switch(placed(ctx), name, enabled=False)
 
 
 # -- list ------------------------------------------------------------------------------------------
 
 
-def show(place: Place) -> None:
+def _show(place: Place) -> None:
     """Print all schedules, by name."""
     found, now = place.transact(
         lambda session, model, _: (
@@ -163,7 +155,7 @@ def _plural(number: float, unit: str) -> str:
 # -- by hand ---------------------------------------------------------------------------------------
 
 
-def run(place: Place, name: str) -> None:
+def _run(place: Place, name: str) -> None:
     """Make a job of a schedule now."""
 
     def verb(
@@ -188,7 +180,7 @@ def run(place: Place, name: str) -> None:
         click.echo("It waits for a worker that knows the task: none that runs now does.", err=True)
 
 
-def switch(place: Place, name: str, *, enabled: bool) -> None:
+def _switch(place: Place, name: str, *, enabled: bool) -> None:
     """Switch a schedule on or off."""
 
     def verb(session: Session, model: type[JobMixin], _: object) -> ScheduleShown:

@@ -10,10 +10,31 @@ from sqlalchemy.pool import NullPool
 
 from sqla_jobs import migrations
 from sqla_jobs.cli import database
+from sqla_jobs.cli.options import url_option
 from sqla_jobs.errors import ConfigurationError
 
 
-def migrate(option: str | None, *, schema: str | None, to: str, confirmed: bool) -> None:
+@click.command()
+@click.option("--schema", metavar="NAME", help="Where the tables are to be. Default: the connection's own.")
+@click.option(
+    "--to",
+    metavar="REVISION",
+    default="head",
+    show_default=True,
+    help="E.g. 0001; base drops the tables.",
+)
+@url_option
+@click.option("--yes", is_flag=True, help="Do not ask before dropping the tables.")
+def migrate(schema: str | None, to: str, database_url: str | None, yes: bool) -> None:
+    """Bring the queue's tables to a revision.
+
+    For applications without Alembic; any number may run at once. With Alembic, `alembic revision
+    --autogenerate` writes a revision of your own that does the same.
+    """
+    _migrate(database_url, schema=schema, to=to, confirmed=yes)
+
+
+def _migrate(option: str | None, *, schema: str | None, to: str, confirmed: bool) -> None:
     """Bring the tables to a revision and say from which one to which."""
     chosen = database.require(option)
     # Not the server's own level: the revision that the tables are at is read after a wait at a lock.

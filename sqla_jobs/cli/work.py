@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import logging
 import os
 import signal
@@ -10,8 +11,11 @@ from contextlib import nullcontext
 from types import FrameType
 from typing import Any
 
+import click
+
 from sqla_jobs import lifecycle
-from sqla_jobs.cli import asynchronous, database, target
+from sqla_jobs.cli import asynchronous, database, supervise, target
+from sqla_jobs.cli.options import duration, url_option
 from sqla_jobs.cli.output import Display
 from sqla_jobs.supervisor.channel import READY, RECYCLED, Channel
 from sqla_jobs.tasks import PRUNE
@@ -52,6 +56,117 @@ class Orders:
         self.stop()
         if self.worker is not None:
             self.worker.stop(0)
+
+
+class Recorded(click.Command):
+    """A command that knows, as ``ctx.obj``, the arguments that it was given."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.obj = list(args)
+        return super().parse_args(ctx, args)
+
+
+@click.command("worker", cls=Recorded)
+@click.argument("target", metavar="MODULE:JOBS")
+@click.option(
+    "--queues", metavar="A,B", help="All of the first before any of the second. Default: any queue."
+)
+@click.option(
+    "--threads", type=click.IntRange(min=1), default=1, show_default=True, help="Jobs that run at once."
+)
+@click.option(
+    "--concurrency",
+    type=click.IntRange(min=1),
+    default=10,
+    show_default=True,
+    help="Jobs of `async def` tasks that run at once, besides those of the threads.",
+)
+@click.option(
+    supervise.OPTION,
+    metavar="M",
+    type=click.IntRange(min=1),
+    help="Run so many such processes, and start another for each that ends. Default: this one, alone.",
+)
+@url_option
+@duration("--poll-interval", 1, "How long an idle thread waits before it looks again.")
+@duration("--heartbeat-interval", 10, "How often this process says that it lives.")
+@duration("--heartbeat-limit", 30, "Without a heartbeat for so long, others rescue its jobs.")
+@duration(
+    "--grace",
+    30,
+    "How long running jobs may go on after the first signal; then they are given back.",
+    or_zero=True,
+)
+@click.option(
+    "--max-jobs",
+    metavar="N",
+    type=click.IntRange(min=1),
+    help="End after so many jobs; with --processes another process goes on.",
+)
+@click.option(
+    "--max-memory",
+    metavar="MB",
+    type=click.IntRange(min=1),
+    help="End after a job when the process has more than so many megabytes of memory.",
+)
+@click.option(
+    "--drain", "--once", "drain", is_flag=True, help="End when nothing is queued, due or running here."
+)
+@click.option(
+    "--log-level",
+    type=click.Choice(["debug", "info", "warning", "error"]),
+    help="Default: info; warning under the progress bar of a drain.",
+)
+@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.pass_context
+def worker_command(
+    ctx: click.Context,
+    target: str,
+    queues: str | None,
+    threads: int,
+    concurrency: int,
+    processes: int | None,
+    database_url: str | None,
+    poll_interval: dt.timedelta,
+    heartbeat_interval: dt.timedelta,
+    heartbeat_limit: dt.timedelta,
+    grace: dt.timedelta,
+    max_jobs: int | None,
+    max_memory: int | None,
+    drain: bool,
+    log_level: str | None,
+    log_format: str,
+) -> None:
+    """Run jobs.
+
+    MODULE:JOBS is where the application's Jobs is, e.g. `sqla-jobs worker shop.tasks:jobs`.
+
+    The first SIGTERM or SIGINT lets the running jobs finish; the second, or the end of the grace, gives
+    them back; the third ends the process at once, and its jobs are rescued by another worker. The
+    current directory can be imported from.
+
+    The database is that of --database-url, else SQLA_JOBS_DATABASE_URL, else DATABASE_URL, else of
+    the Jobs' own sessionmaker.
+    """
+    if processes is not None:
+        display = Display(False, log_level, log_format)
+        ctx.exit(supervise.run(ctx.obj, processes, display=display, drain=drain, grace=grace))
+    run(
+        target,
+        database_url,
+        log_level=log_level,
+        log_format=log_format,
+        queues=queues.split(",") if queues is not None else None,
+        threads=threads,
+        concurrency=concurrency,
+        poll_interval=poll_interval,
+        heartbeat_interval=heartbeat_interval,
+        heartbeat_limit=heartbeat_limit,
+        grace=grace,
+        max_jobs=max_jobs,
+        max_memory=None if max_memory is None else max_memory * 1024 * 1024,
+        drain=drain,
+    )
 
 
 def run(

@@ -1,0 +1,86 @@
+"""Where the queue is: the options that say so, and a transaction there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import click
+from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
+from sqlalchemy.pool import NullPool
+
+from sqla_jobs import migrations
+from sqla_jobs.cli import database, target
+from sqla_jobs.cli.options import Command, schema_option, url_option
+from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.statements import job_table
+from sqla_jobs.tasks import Registry
+
+T = TypeVar("T")
+
+
+def place_options(command: Command) -> Command:
+    """The options that say where the queue is; of a group they hold for its commands too."""
+    for option in (
+        url_option,
+        schema_option,
+        click.option(
+            "--app", metavar="MODULE:JOBS", help="The application, which knows its schema and tasks."
+        ),
+    ):
+        command = option(command)
+    return command
+
+
+def placed(ctx: click.Context) -> Place:
+    """What the options of `place_options` say, given to the command or to the group that it is in."""
+    outer = {} if ctx.parent is None else ctx.parent.params
+    given = {key: ctx.params[key] or outer.get(key) for key in ("app", "schema", "database_url")}
+    if given["app"] is not None and given["schema"] is not None:
+        raise click.UsageError("--app and --schema exclude each other: the job model has its schema.")
+    return Place(**given)
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the queue is, on which a command works.
+
+    Parameters:
+        app: MODULE:JOBS, whose job table is in the schema to look into; None: ``schema`` says where.
+        schema: None: the connection's own.
+        database_url: None: that of the environment, else that of the application.
+    """
+
+    app: str | None
+    schema: str | None
+    database_url: str | None
+
+    def transact(self, verb: Callable[[Session, type[JobMixin], Registry[Any] | None], T]) -> T:
+        """Call a verb with a Session, the job model, and the application's Jobs if it was named; commit.
+
+        Raises:
+            SchemaError: the tables are missing, or of another revision.
+            ConfigurationError: nothing names a database.
+        """
+        jobs = None if self.app is None else target.load(self.app)
+        model = _model_in(self.schema) if jobs is None else jobs.model
+        chosen = database.choose(self.database_url)
+        if chosen is None and jobs is not None:
+            engine = database.own_database(jobs)[1]
+        else:
+            engine = database.engine(database.require(self.database_url), poolclass=NullPool)
+        with engine.connect() as connection:
+            migrations.check(connection, job_table(model).schema)
+        with sessionmaker(engine).begin() as session:
+            return verb(session, model, jobs)
+
+
+def _model_in(schema: str | None) -> type[JobMixin]:
+    if schema is None:
+        return Job
+
+    class Base(DeclarativeBase):
+        """Of one table."""
+
+    return type("JobThere", (JobMixin, Base), {"__table_args__": {"schema": schema}})
