@@ -27,14 +27,14 @@ def app(tmp_path: Path, empty_database: Database) -> AlembicApp:
 
 def test_autogenerate_writes_the_upgrade_and_downgrade_leaves_nothing(app: AlembicApp) -> None:
     before = app.objects()
-    assert "[('sqla_jobs_upgrade', None, '0003', None), ('add_table', Table('reports'" in app.fails("check")
+    assert "[('sqla_jobs_upgrade', None, '0004', None), ('add_table', Table('reports'" in app.fails("check")
 
     upgrade, downgrade = app.revise("shop0002")
     # The library's tables first, since the application's refer to them; and the other way round.
     assert [line.split("(")[0] for line in upgrade] == ["sqla_jobs.migrations.upgrade", "op.create_table"]
     assert [line.split("(")[0] for line in downgrade] == ["op.drop_table", "sqla_jobs.migrations.downgrade"]
-    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0003')"
-    assert downgrade[1] == "sqla_jobs.migrations.downgrade('base', since='0003')"
+    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0004')"
+    assert downgrade[1] == "sqla_jobs.migrations.downgrade('base', since='0004')"
     assert "import sqla_jobs.migrations" in app.file("shop0002").read_text()
 
     app.run("upgrade", "head")
@@ -65,7 +65,7 @@ def test_an_async_env(app: AlembicApp) -> None:
     alembic = app.folder / "alembic"
     (alembic / "env_async.py").replace(alembic / "env.py")
     upgrade, _ = app.revise("shop0002")
-    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0003')"
+    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0004')"
     app.run("upgrade", "head")
     assert CLEAN in app.run("check")
     app.run("downgrade", "base")
@@ -94,8 +94,8 @@ def test_tables_that_the_command_line_made_first(app: AlembicApp) -> None:
     app.file("shop0001").with_name("shop0002_by_hand.py").write_text(
         "import sqla_jobs.migrations\n"
         "revision, down_revision = 'shop0002', 'shop0001'\n"
-        "def upgrade(): sqla_jobs.migrations.upgrade('0003')\n"
-        "def downgrade(): sqla_jobs.migrations.downgrade('base', since='0003')\n"
+        "def upgrade(): sqla_jobs.migrations.upgrade('0004')\n"
+        "def downgrade(): sqla_jobs.migrations.downgrade('base', since='0004')\n"
     )
     app.run("upgrade", "head")
     assert dump(app.database) == made
@@ -111,9 +111,9 @@ def test_a_target_metadata_without_the_library_is_refused(app: AlembicApp) -> No
     migrations.migrate(app.database.engine)
     app.environment["SHOP_MODELS"] = "without"
     said = app.fails("check")
-    assert "sqla_jobs_schema_version() says revision 0003" in said
+    assert "sqla_jobs_schema_version() says revision 0004" in said
     assert cure in said
-    assert 'sqla_jobs.migrations.downgrade("base", since="0003")' in said
+    assert 'sqla_jobs.migrations.downgrade("base", since="0004")' in said
 
     # As the message says: after such a revision the application has no job queue, and no trace of it.
     migrations.migrate(app.database.engine, to="base")
@@ -125,7 +125,7 @@ def test_without_the_import_the_package_registers_itself(app: AlembicApp) -> Non
     lines = env.read_text().splitlines()
     env.write_text("\n".join(line for line in lines if "import sqla_jobs.alembic" not in line))
     upgrade, _ = app.revise("shop0002")
-    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0003')"
+    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0004')"
 
 
 def test_it_does_so_where_it_is_imported_before_alembic(app: AlembicApp) -> None:
@@ -175,7 +175,7 @@ def test_a_forgotten_import_is_caught_and_cured(app: AlembicApp) -> None:
     app.run("downgrade", "-1")
     app.file("shop0002").unlink()
     upgrade, _ = app.revise("shop0002")
-    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0003')"
+    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0004')"
     app.run("upgrade", "head")
     assert CLEAN in app.run("check")
 

@@ -99,12 +99,12 @@ def test_two_schemas_in_one_database(empty_database: Database, tmp_path: Path) -
     before = app.objects()
     upgrade, downgrade = app.revise("shop0002")
     assert sorted(upgrade) == [
-        "sqla_jobs.migrations.upgrade('0003', schema='north')",
-        "sqla_jobs.migrations.upgrade('0003', schema='south')",
+        "sqla_jobs.migrations.upgrade('0004', schema='north')",
+        "sqla_jobs.migrations.upgrade('0004', schema='south')",
     ]
     assert sorted(downgrade) == [
-        "sqla_jobs.migrations.downgrade('base', since='0003', schema='north')",
-        "sqla_jobs.migrations.downgrade('base', since='0003', schema='south')",
+        "sqla_jobs.migrations.downgrade('base', since='0004', schema='north')",
+        "sqla_jobs.migrations.downgrade('base', since='0004', schema='south')",
     ]
     app.run("upgrade", "head")
     assert CLEAN in app.run("check")
@@ -123,7 +123,7 @@ def test_alembic_utils_and_hooks_of_the_application(empty_database: Database, tm
     before = app.objects()
 
     upgrade, _ = app.revise("shop0002")
-    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0003')"
+    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0004')"
     assert [call for call in calls(upgrade) if call.endswith("_entity")] == ["create_entity", "drop_entity"]
     app.run("upgrade", "head")
     # alembic_utils took the stray function for one to drop, and would do so with the library's.

@@ -31,11 +31,11 @@ def test_flows_in_by_autogenerate_and_out_by_downgrade(empty_database: Database,
     # A new version of the library alone breaks no deployment: its revision waits until it is asked for.
     app.run("upgrade", "head")
     assert app.objects() == before
-    assert "('sqla_jobs_upgrade', '0003', '0004', None)]" in app.fails("check")
+    assert "('sqla_jobs_upgrade', '0004', '0005', None)]" in app.fails("check")
 
     assert app.revise("shop0003") == (
-        ["sqla_jobs.migrations.upgrade('0004', since='0003')"],
-        ["sqla_jobs.migrations.downgrade('0003', since='0004')"],
+        ["sqla_jobs.migrations.upgrade('0005', since='0004')"],
+        ["sqla_jobs.migrations.downgrade('0004', since='0005')"],
     )
     app.run("upgrade", "head")
     assert "No new upgrade operations" in app.run("check")
@@ -55,10 +55,10 @@ def test_with_an_own_job_model_in_a_schema(empty_database: Database, tmp_path: P
     app.environment["SHOP_LATER"] = "1"
     add = "op.add_column('sqla_jobs', sa.Column('later', sa.Text(), nullable=True), schema='jobs')"
     assert app.revise("shop0003") == (
-        ["sqla_jobs.migrations.upgrade('0004', since='0003', schema='jobs')", add],
+        ["sqla_jobs.migrations.upgrade('0005', since='0004', schema='jobs')", add],
         [
             "op.drop_column('sqla_jobs', 'later', schema='jobs')",
-            "sqla_jobs.migrations.downgrade('0003', since='0004', schema='jobs')",
+            "sqla_jobs.migrations.downgrade('0004', since='0005', schema='jobs')",
         ],
     )
     app.run("upgrade", "head")
@@ -83,19 +83,19 @@ def test_a_worker_is_told_that_the_tables_are_behind(empty_database: Database, t
         print(migrations.migrate(engine, schema="jobs"))
         with engine.connect() as connection:
             migrations.check(connection, "jobs")
-        print(migrations.migrate(engine, to="0003", schema="jobs"))
+        print(migrations.migrate(engine, to="0004", schema="jobs"))
         """,
         library=later,
         database=empty_database,
     )
     complaint, up, down = said.splitlines()
     assert complaint.startswith(
-        'The sqla_jobs tables in schema "jobs" are at revision 0003, and this version'
+        'The sqla_jobs tables in schema "jobs" are at revision 0004, and this version'
     )
-    assert "of sqla_jobs needs 0004." in complaint
+    assert "of sqla_jobs needs 0005." in complaint
     assert "alembic revision --autogenerate" in complaint
     assert "`sqla-jobs migrate --schema jobs`" in complaint
-    assert (up, down) == ("0004", "0003")
+    assert (up, down) == ("0005", "0004")
 
 
 def test_an_older_library_says_that_the_database_is_ahead_of_it(
@@ -105,11 +105,11 @@ def test_an_older_library_says_that_the_database_is_ahead_of_it(
     older, app.library = app.library, later_library(tmp_path / "later")
     app.run("upgrade", "head")
     upgrade, _ = app.revise("shop0002")
-    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0004')"
+    assert upgrade[0] == "sqla_jobs.migrations.upgrade('0005')"
     app.run("upgrade", "head")
     app.library = older
 
-    said = "are at revision 0004, which this version of sqla_jobs does not know (its newest is 0003)"
+    said = "are at revision 0005, which this version of sqla_jobs does not know (its newest is 0004)"
     assert said in app.fails("check")
     with pytest.raises(SchemaError, match="pip install --upgrade sqla-jobs"):
         migrations.migrate(empty_database.engine)
@@ -117,4 +117,4 @@ def test_an_older_library_says_that_the_database_is_ahead_of_it(
 
     with empty_database.engine.connect() as connection:
         migrations.check(connection)
-    assert [record.revision for record in caplog.records if record.name == migrations.__name__] == ["0004"]
+    assert [record.revision for record in caplog.records if record.name == migrations.__name__] == ["0005"]

@@ -189,9 +189,9 @@ def test_four_at_once_and_each_says_what_it_did(tmp_path: Path, empty_database: 
         with program:
             assert program.wait() == 0, program.errors
             told.append(program.output)
-    already = "sqla_jobs tables in the default schema: at 0003 already\n"
-    assert sorted(told) == [already] * 3 + ["sqla_jobs tables in the default schema: nothing → 0003\n"]
-    assert empty_database.scalar("SELECT sqla_jobs_schema_version()") == "0003"
+    already = "sqla_jobs tables in the default schema: at 0004 already\n"
+    assert sorted(told) == [already] * 3 + ["sqla_jobs tables in the default schema: nothing → 0004\n"]
+    assert empty_database.scalar("SELECT sqla_jobs_schema_version()") == "0004"
 
 
 def until(reached: Callable[[], bool]) -> None:

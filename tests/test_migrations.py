@@ -217,7 +217,7 @@ def test_a_revision_that_this_version_does_not_have(empty_database: Database) ->
     with empty_database.engine.connect() as connection, revision_of(connection):
         for direction in (migrations.upgrade, migrations.downgrade):
             with pytest.raises(
-                SchemaError, match=r"no sqla_jobs revision '0009'.* has base, 0001, 0002, 0003 and head"
+                SchemaError, match=r"no sqla_jobs revision '0009'.* has base, 0001, 0002, 0003, 0004 and head"
             ):
                 direction("0009")
 
@@ -256,7 +256,7 @@ def test_offline_begins_where_since_says(empty_database: Database) -> None:
             migrations.upgrade("0001", schema="jobs")
             assert "CREATE SCHEMA IF NOT EXISTS jobs" in script.getvalue()
             assert "CREATE TABLE jobs.sqla_jobs (" in script.getvalue()
-            with pytest.raises(SchemaError, match=r'say it, as in downgrade\(\'base\', since="0003"\)'):
+            with pytest.raises(SchemaError, match=r'say it, as in downgrade\(\'base\', since="0004"\)'):
                 migrations.downgrade()
 
 
@@ -282,7 +282,7 @@ COMPLAINTS: dict[str, tuple[Callable[[Database], object], str]] = {
     ),
     "a table is lost": (
         damaged("DROP TABLE sqla_jobs_queues"),
-        "says that the sqla_jobs tables in the default schema are at revision 0003, but sqla_jobs_queues",
+        "says that the sqla_jobs tables in the default schema are at revision 0004, but sqla_jobs_queues",
     ),
 }
 

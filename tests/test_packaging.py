@@ -17,7 +17,7 @@ import pytest
 pytestmark = [pytest.mark.packaging, pytest.mark.xdist_group("packaging")]
 
 ROOT = Path(__file__).resolve().parents[1]
-REVISIONS = ["0001_job_queue.py", "0002_deaths_and_vacuum.py", "0003_what_workers_know.py"]
+REVISIONS = ["0001_job_queue.py", "0002_deaths_and_vacuum.py", "0003_what_workers_know.py", "0004_meta.py"]
 SOURCES = [
     "pyproject.toml",
     "README.md",
@@ -136,7 +136,7 @@ def test_an_installed_package(environment: Path, built: Built, tmp_path: Path) -
     where, head, typed, leaks, version = said.splitlines()
     [own] = environment.parent.glob("lib/python*/site-packages")
     assert Path(where) in (built.source / "sqla_jobs", own / "sqla_jobs")
-    assert head == f"0003 True {REVISIONS}"
+    assert head == f"0004 True {REVISIONS}"
     assert typed == "True"
     assert leaks == "None None"
     assert version == built.wheel.name.split("-")[1]

@@ -208,7 +208,7 @@ def _source(
     name, first = f"p_{column.name}", values[0]
     document = type(column.type) in _DOCUMENTS
     _refuse(not document and type(column.type) not in _SCALARS)
-    if all(value is first for value in values):
+    if all(value is first for value in values) or (key == "meta" and all(value == first for value in values)):
         expression = _expression(first)
         return ("one", {name: first}) if expression is None else (expression, {})
     missing = any(value is None for value in values)

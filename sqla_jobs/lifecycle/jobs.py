@@ -43,6 +43,8 @@ class Claimed(NamedTuple):
     started_at: dt.datetime | None
     timeout: float | None = None
     """The row's own, in seconds."""
+    meta: str | None = None
+    """The JSON of what the row says beside its call; None: nothing."""
     unreadable: ArgumentsNotLoadable | None = None
     """Why ``arguments`` are empty: what the row holds is no JSON that Python can read."""
 

@@ -119,6 +119,8 @@ class Tick(NamedTuple):
     """Likewise."""
     limit_key: str | None = None
     """What the job is counted by; None: its task has no limit."""
+    meta: str | None = None
+    """The JSON of its ``meta``; None: there is nothing to say."""
 
 
 class Advance(NamedTuple):
@@ -144,7 +146,7 @@ def make_due(
     """
     made = []
     if ticks:
-        ids, times, moments, queues, priorities, keys = zip(*ticks, strict=True)
+        ids, times, moments, queues, priorities, keys, metas = zip(*ticks, strict=True)
         made = execute(
             session,
             model,
@@ -155,6 +157,7 @@ def make_due(
             queues=list(queues),
             priorities=list(priorities),
             keys=list(keys),
+            metas=list(metas),
             now=now,
         ).all()
     ids, moments, last = zip(*advances, strict=True)

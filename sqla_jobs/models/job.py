@@ -103,6 +103,7 @@ class JobMixin:
     limit_key: Mapped[str | None] = mapped_column(Text, sort_order=-77)
     schedule_id: Mapped[int | None] = mapped_column(BigInteger, sort_order=-76)
     tick_at: Mapped[dt.datetime | None] = mapped_column(DateTime(timezone=True), sort_order=-75)
+    meta: Mapped[dict[str, Any] | None] = mapped_column(JSONB(none_as_null=True), sort_order=-74)
 
     @property
     def duplicate(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Final
 from sqlalchemy import Connection, Table, event
 from sqlalchemy.schema import DDL
 
-SCHEMA_VERSION: Final = "0003"
+SCHEMA_VERSION: Final = "0004"
 """The revision of ``migrations/`` that these models are the result of."""
 
 

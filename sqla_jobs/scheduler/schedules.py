@@ -18,7 +18,7 @@ from sqla_jobs import lifecycle
 from sqla_jobs.errors import InvalidSchedule
 from sqla_jobs.lifecycle import Advance, DueSchedule, Knowledge, NextTimes, Tick
 from sqla_jobs.scheduler.missed import MOST, missed
-from sqla_jobs.tasks import Options, Registry
+from sqla_jobs.tasks import Options, Registry, meta_text
 
 log = logging.getLogger("sqla_jobs")
 
@@ -137,7 +137,7 @@ class Schedules:
         later = dt.timedelta(seconds=(row.jitter or 0.0) * self._draw())
         limited = self._registry.limited.get(row.task)
         key = limited and lifecycle.limit_key(limited, row.arguments)
-        return Tick(row.id, moment, moment + later, options.queue or "", options.priority, key)
+        return Tick(row.id, moment, moment + later, options.queue or "", options.priority, key, meta_text())
 
     # -- and is done -------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from sqla_jobs.statements.terms import Model, job_table, once
 
 ENQUEUED: Final = (
     "task", "arguments", "queue", "priority", "state", "max_attempts", "timeout", "run_at", "unique_key",
-    "unique_scope", "unique_held", "limit_key",
+    "unique_scope", "unique_held", "limit_key", "meta",
 )  # fmt: skip
 """The columns that a task's options and arguments may fill."""
 

@@ -27,7 +27,7 @@ from sqlalchemy import (
     true,
     update,
 )
-from sqlalchemy.dialects.postgresql import insert
+from sqlalchemy.dialects.postgresql import JSONB, insert
 
 from sqla_jobs.statements.liveness import lives
 from sqla_jobs.statements.terms import (
@@ -169,7 +169,8 @@ def make_due(model: Model) -> Executable:
 
     A tick that has a job already is passed over: ``uq_sqla_jobs_tick``. Parameters, lists of the same
     length: ``ids`` of the schedules, ``ticks``, ``moments`` (when to run), the ``queues`` and ``priorities``
-    for schedules that say none, and ``keys`` (null: their task has no limit); ``now``.
+    for schedules that say none, ``keys`` (null: their task has no limit) and ``metas``, JSON as text;
+    ``now``.
     """
     job, row = job_table(model), schedule_table(model)
     given = (
@@ -180,8 +181,9 @@ def make_due(model: Model) -> Executable:
             bindparam("queues", type_=ARRAY(Text)),
             bindparam("priorities", type_=ARRAY(SmallInteger)),
             bindparam("keys", type_=ARRAY(Text)),
+            bindparam("metas", type_=ARRAY(Text)),
         )
-        .table_valued("id", "tick_at", "run_at", "queue", "priority", "limit_key")
+        .table_valued("id", "tick_at", "run_at", "queue", "priority", "limit_key", "meta")
         .render_derived("given")
     )
     values: dict[str, ColumnElement[Any]] = {
@@ -196,6 +198,7 @@ def make_due(model: Model) -> Executable:
         "schedule_id": row.c.id,
         "tick_at": given.c.tick_at,
         "limit_key": given.c.limit_key,
+        "meta": cast(given.c.meta, JSONB),
     }
     made = (
         select(*values.values())

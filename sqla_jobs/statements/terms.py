@@ -40,7 +40,7 @@ ONE: Final = literal_column("1", Integer)
 
 CLAIMED: Final = (
     "id", "task", "arguments", "queue", "priority", "attempt", "max_attempts", "claim", "worker_id",
-    "crashes", "run_at", "created_at", "started_at", "timeout",
+    "crashes", "run_at", "created_at", "started_at", "timeout", "meta",
 )  # fmt: skip
 """The columns of a job that whoever runs it needs, in the order of ``lifecycle.Claimed``."""
 IS_ORDINARY: Final = len(CLAIMED)
@@ -148,12 +148,14 @@ def claimed(table: Table) -> list[ColumnElement[Any]]:
     """The columns of ``CLAIMED``, in forms that Python can load from any row.
 
     A row that it cannot, from raw SQL, would be the first one of its queue for every claim from then on:
-    ``arguments`` are text, since a number may have more digits and a list more levels than Python reads.
+    ``arguments`` and ``meta`` are text, since a number may have more digits and a list more levels than
+    Python reads.
     """
     forms: dict[str, ColumnElement[Any]] = {
         "arguments": cast(table.c.arguments, Text).label("arguments"),
         "created_at": finite(table.c.created_at).label("created_at"),
         "timeout": _seconds(table.c.timeout).label("timeout"),
+        "meta": cast(table.c.meta, Text).label("meta"),
     }
     return [forms.get(name, table.c[name]) for name in CLAIMED]
 

@@ -11,6 +11,7 @@ unique      Unique: which jobs are taken for the same one
 limits      Limit: how many of a task's jobs may run at once
 keys        what both are derived from arguments by
 made, one   make a job object, enqueue it
+meta        what its row says beside its call
 many        enqueue_many: new jobs at once
 current     RunningJob and current_job()
 housekeeping  the library's own task and its schedule
@@ -20,6 +21,7 @@ from sqla_jobs.tasks.current import RunningJob, as_current, current_job, progres
 from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.many import enqueue_many
+from sqla_jobs.tasks.meta import meta_text
 from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
 from sqla_jobs.tasks.registry import ByName, Registry
@@ -62,6 +64,7 @@ __all__ = [
     "current_job",
     "enqueue_many",
     "keep_house",
+    "meta_text",
     "progressed",
     "running",
     "sessions_of",

@@ -30,6 +30,7 @@ from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.kinds import check_kind
 from sqla_jobs.tasks.limits import Limit, check_limit
 from sqla_jobs.tasks.made import make
+from sqla_jobs.tasks.meta import meta_of
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import (
     GROUP_TIMEOUT,
@@ -302,7 +303,10 @@ class ByName(Generic[JobT]):
         options = Options().changed(self.changes)
         stored = encode_untyped(task, arguments)
         key = options.unique.columns(task, stored)
-        job = make(self.registry.model, {"task": task, "arguments": stored, **options.columns(), **key})
+        values = {"task": task, "arguments": stored, **options.columns(), **key}
+        if (meta := meta_of()) is not None:
+            values["meta"] = meta
+        job = make(self.registry.model, values)
         wakeup.mark(job, self.registry.notify)
         return job
 

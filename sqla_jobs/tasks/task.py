@@ -26,6 +26,7 @@ from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.tasks.kinds import is_async
 from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.made import make
+from sqla_jobs.tasks.meta import meta_of
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import UNSET, Missing, Options
 from sqla_jobs.tasks.unique import Scope, check_lane
@@ -164,9 +165,10 @@ class Task(Generic[P, R_co, JobT]):
                 f"task {self.name!r} is defined in the program that was started, which a worker imports "
                 "by another name; give it one: @jobs.task(name='…')"
             )
-        job = make(
-            self.model, {"task": self.name, "arguments": arguments, **self._columns, **self._keys(arguments)}
-        )
+        values = {"task": self.name, "arguments": arguments, **self._columns, **self._keys(arguments)}
+        if (meta := meta_of()) is not None:
+            values["meta"] = meta
+        job = make(self.model, values)
         wakeup.mark(job, self.notify)
         if given is not None:
             keep(job, given)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import sqla_jobs
 
-REVISION = Path(__file__).parents[1] / "alembic_app" / "later" / "0004_notes.py"
+REVISION = Path(__file__).parents[1] / "alembic_app" / "later" / "0005_notes.py"
 
 NOTE = """
 class Note(Base):
@@ -23,13 +23,13 @@ class Note(Base):
 class Queue("""
 
 EDITS = {
-    "version.py": {'SCHEMA_VERSION: Final = "0003"': 'SCHEMA_VERSION: Final = "0004"'},
+    "version.py": {'SCHEMA_VERSION: Final = "0004"': 'SCHEMA_VERSION: Final = "0005"'},
     "job.py": {
         "    Identity,\n": "    Identity,\n    Index,\n",
         'conv("pk_sqla_jobs")': 'conv("pk_sqla_jobs")), Index(conv("ix_sqla_jobs_note"), "note"',
         '"attempt >= 0"': '"attempt >= 0 AND attempt < 1000"',
         "    def __init_subclass__(": (
-            "    note: Mapped[str | None] = mapped_column(Text, sort_order=-74)\n\n    def __init_subclass__("
+            "    note: Mapped[str | None] = mapped_column(Text, sort_order=-73)\n\n    def __init_subclass__("
         ),
     },
     "mapped.py": {

@@ -7,8 +7,8 @@ from alembic import op
 
 from sqla_jobs.migrations import Brought, leave_marker, target_schema
 
-revision = "sqla_jobs_0004"
-down_revision = "sqla_jobs_0003"
+revision = "sqla_jobs_0005"
+down_revision = "sqla_jobs_0004"
 branch_labels = None
 depends_on = None
 
