@@ -94,6 +94,8 @@ VERBS: dict[str, tuple[Callable[[Session_], Any], Any]] = {
     "resume": (lambda s: sqla_jobs.resume(s, "mail"), False),
     "jobs.resume": (lambda s: jobs.resume(s, "mail"), False),
     "jobs.sync_schedules": (lambda s: jobs.sync_schedules(s, prune=True), Synced(added=("hourly",))),
+    "jobs.run_schedule": (lambda s: jobs.run_schedule(s, "none"), None),
+    "jobs.switch_schedule": (lambda s: jobs.switch_schedule(s, "none", enabled=True), False),
     "jobs.work_once": (
         lambda s: jobs.work_once(s, ["before"]),
         (JobState.SUCCEEDED, "send", None),

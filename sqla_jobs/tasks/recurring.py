@@ -6,8 +6,10 @@ import datetime as dt
 from collections.abc import Mapping
 from typing import Any, Literal, TypeVar
 
+from sqla_jobs import lifecycle
 from sqla_jobs.awaited import Sync, method, session_of
 from sqla_jobs.cron import Cron, Rule
+from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle import Synced
 from sqla_jobs.models import JobMixin
 from sqla_jobs.tasks.registry import Registry
@@ -139,3 +141,55 @@ class Recurring(Registry[JobT]):
         """
         own = session_of(session, "sync_schedules")
         return self.sync(own, prune=prune, force=force, now=now)
+
+    @method
+    def run_schedule(self, session: Sync, name: str, *, now: dt.datetime | None = None) -> int | None:
+        """Make a job of a schedule now, beside its ticks, in the Session's transaction.
+
+        Also of one that is switched off. Where its row says no queue or priority, those of its task are
+        taken; of a task that is not registered here, those of its last job.
+
+        Parameters:
+            name: of the schedule.
+            now: what the time is taken to be; None: the database's clock.
+
+        Returns:
+            The id of the job; None: there is no schedule of that name.
+
+        Raises:
+            InvalidOption: the first argument is no Session.
+        """
+        own = session_of(session, "run_schedule")
+        own.flush()  # the schedule itself may be pending
+        rows = {row.name: row for row in lifecycle.list_schedules(own, self.model)}
+        if name not in rows:
+            return None
+        task = self.tasks.get(rows[name].task)
+        queue, priority = (None, None) if task is None else (task.options.queue, task.options.priority)
+        made = lifecycle.run_schedule(own, self.model, name, queue=queue, priority=priority, now=now)
+        return None if made is None else made[0]
+
+    @method
+    def switch_schedule(
+        self, session: Sync, name: str, *, enabled: bool, now: dt.datetime | None = None
+    ) -> bool:
+        """Switch a schedule on or off, in the Session's transaction; workers are told.
+
+        One that comes back does not make up for what was due meanwhile. It waits for a tick of the schedule
+        that is being made in this moment. A `Schedule` that the Session has loaded is not read anew.
+
+        Parameters:
+            name: of the schedule.
+            now: what the time is taken to be; None: the database's clock.
+
+        Returns:
+            Whether there is one of that name; it may have been so already.
+
+        Raises:
+            InvalidOption: the first argument is no Session, or ``enabled`` neither True nor False.
+        """
+        own = session_of(session, "switch_schedule")
+        if not isinstance(enabled, bool):
+            raise InvalidOption(f"enabled {shown(enabled)}; expected True or False")
+        own.flush()
+        return lifecycle.switch_schedule(own, self.model, name, enabled=enabled, now=now)

@@ -64,6 +64,8 @@ async def others(session: AsyncSession) -> None:
     assert_type(await resume(session, "mail"), bool)
     assert_type(await jobs.resume(session, "mail"), bool)
     assert_type(await jobs.sync_schedules(session, prune=True), Synced)
+    assert_type(await jobs.run_schedule(session, "hourly"), int | None)
+    assert_type(await jobs.switch_schedule(session, "hourly", enabled=True), bool)
     assert_type(await jobs.work_once(session, ["mail"]), Finished | None)
 
 
@@ -158,6 +160,7 @@ async def forgotten(session: AsyncSession) -> None:
     resume(session, "mail")  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
     jobs.resume(session, "mail")  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
     jobs.sync_schedules(session)  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
+    jobs.run_schedule(session, "a")  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
     jobs.work_once(session)  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
     drain(session, jobs)  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]
     enqueued(session)  # type: ignore[unused-coroutine] # pyright: ignore[reportUnusedCoroutine]

@@ -295,6 +295,9 @@ def scheduled(session: Session) -> None:
     assert_type(jobs.sync_schedules(session, prune=True), Synced)
     assert_type(jobs.sync_schedules(session).changed, tuple[str, ...])
     jobs.sync_schedules("a")  # type: ignore[call-overload] # pyright: ignore[reportCallIssue, reportArgumentType]
+    assert_type(jobs.run_schedule(session, "hourly"), int | None)
+    assert_type(jobs.switch_schedule(session, "hourly", enabled=False), bool)
+    jobs.switch_schedule(session, "hourly", False)  # type: ignore[call-overload] # pyright: ignore[reportCallIssue]
     jobs.every(60)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     jobs.every(dt.timedelta(1), overlap="forbid")  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     jobs.cron("@daily", every=5)  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
