@@ -6,6 +6,7 @@ JobsError
     - TaskAlreadyRegistered            a second task of the same name
     - InvalidOption       (ValueError) a queue, priority, delay, ... out of its range
       - InvalidQueueName
+      - InvalidFilter                    of jobs: an unknown state, an age that is none
       - InvalidSchedule                  a cron line, a time zone or an interval that cannot be
   x EnqueueError                     this call cannot become a job
     - InvalidArguments    (TypeError)  the call does not fit the task's signature
@@ -38,6 +39,7 @@ from __future__ import annotations
 from sqla_jobs.errors.application import (
     ConfigurationError,
     DefinitionError,
+    InvalidFilter,
     InvalidOption,
     InvalidQueueName,
     InvalidSchedule,
@@ -92,6 +94,7 @@ __all__ = [
     "EnqueueError",
     "GiveBack",
     "InvalidArguments",
+    "InvalidFilter",
     "InvalidOption",
     "InvalidQueueName",
     "InvalidSchedule",

@@ -42,6 +42,22 @@ class InvalidQueueName(InvalidOption):
     """A queue's name that is empty, too long or has other characters than letters, digits, `_ - .`."""
 
 
+class InvalidFilter(InvalidOption):
+    """A filter of jobs that cannot be: an unknown state, an age that is none, a part that does not exist.
+
+    Attributes:
+        field: what is wrong: `state`, `older_than`, `cursor`, ...
+        found: what is there.
+        expected: what could stand there.
+    """
+
+    def __init__(self, field: str, found: object, expected: str) -> None:
+        super().__init__(f"{field} is {shown(found)}; expected {expected}")
+        self.field = field
+        self.found = found
+        self.expected = expected
+
+
 class InvalidSchedule(InvalidOption):
     """A cron line, a time zone or an interval that says no time.
 

@@ -18,6 +18,9 @@
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
     schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
+    looks        edge, stretch, queued_page, running_page: the jobs of a list, by a bounded look
+    wanted       wanted, schedule_id: which of them
+    details      detail: what is shown of a job
     notices      notify, listen, and what the listening connection needs
     workers      register, heartbeat, goodbye, bury, forget, known, health: the processes
     filters      which jobs a worker claims: a condition of the application's own
@@ -53,6 +56,7 @@ from sqla_jobs.statements.definitions import (
     standing_schedules,
     undefine,
 )
+from sqla_jobs.statements.details import detail
 from sqla_jobs.statements.enqueued import (
     ENQUEUED,
     Source,
@@ -75,6 +79,19 @@ from sqla_jobs.statements.finished import (
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.limits import at_work, begin, choose, set_keys, try_keys, without_key
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
+from sqla_jobs.statements.looks import (
+    DUE,
+    FINISHED,
+    NEWEST,
+    OLDEST,
+    TICKS,
+    Line,
+    edge,
+    queued_page,
+    running_page,
+    stretch,
+    tied,
+)
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
 from sqla_jobs.statements.pauses import open_queues, pause, paused, resume
 from sqla_jobs.statements.queued import claim, take, take_due
@@ -116,6 +133,7 @@ from sqla_jobs.statements.terms import (
 )
 from sqla_jobs.statements.unfinished import has_work, remaining, unfinished
 from sqla_jobs.statements.unique import holders, window, window_of
+from sqla_jobs.statements.wanted import schedule_id, wanted
 from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbeat, known, register
 
 __all__ = [
@@ -155,7 +173,21 @@ __all__ = [
     "choose",
     "claim",
     "clock",
+    "DUE",
+    "FINISHED",
+    "Line",
+    "NEWEST",
+    "OLDEST",
+    "TICKS",
     "define",
+    "detail",
+    "edge",
+    "queued_page",
+    "running_page",
+    "schedule_id",
+    "stretch",
+    "tied",
+    "wanted",
     "delay_of",
     "disable_absent",
     "due",

@@ -154,7 +154,7 @@ def claimed(table: Table) -> list[ColumnElement[Any]]:
     forms: dict[str, ColumnElement[Any]] = {
         "arguments": cast(table.c.arguments, Text).label("arguments"),
         "created_at": finite(table.c.created_at).label("created_at"),
-        "timeout": _seconds(table.c.timeout).label("timeout"),
+        "timeout": seconds(table.c.timeout).label("timeout"),
         "meta": cast(table.c.meta, Text).label("meta"),
     }
     return [forms.get(name, table.c[name]) for name in CLAIMED]
@@ -168,12 +168,13 @@ def finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
     return func.least(func.greatest(moment, first, type_=zoned), last, type_=zoned)
 
 
-def _seconds(length: ColumnElement[Any]) -> ColumnElement[float | None]:
+def seconds(length: ColumnElement[Any]) -> ColumnElement[float | None]:
+    """An interval as seconds, from zero to some thirty years."""
     thirty_years = literal_column("1e9", Float)
     zero = literal_column("0e0", Float)
-    seconds = func.least(func.extract("epoch", length).cast(Float), thirty_years, type_=Float)
-    seconds = func.greatest(seconds, zero, type_=Float)
-    return case((length.is_not(None), seconds))  # least() passes over nulls
+    told = func.least(func.extract("epoch", length).cast(Float), thirty_years, type_=Float)
+    told = func.greatest(told, zero, type_=Float)
+    return case((length.is_not(None), told))  # least() passes over nulls
 
 
 def now() -> ColumnElement[dt.datetime]:
