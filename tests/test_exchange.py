@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor, wait
+from typing import Any
+
 import pytest
-from sqlalchemy import text
+from sqlalchemy import event, text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, lifecycle
 from sqla_jobs.lifecycle import Claimed
+from tests.support.lane import Lane
+from tests.support.server import Database
 from tests.support.verbs import MINUTE, NOW, WORKER, add, claim_as, employ
+from tests.support.work import PATIENCE
 
 TAKEN_OVER = {
     "claim": "claim = claim + 1",
@@ -55,3 +62,46 @@ def test_the_stale_writer_writes_nothing_and_the_other_all(
     found = session.get_one(Job, stale.id, populate_existing=True)
     assert found.finished_at is None
     assert found.state != "succeeded"
+
+
+class Interference:
+    """Holds up the first statement that is sent, for one job, and breaks off the second, for two."""
+
+    def __init__(self) -> None:
+        self.sent = 0
+        self.leads, self.go_on = threading.Event(), threading.Event()
+
+    def __call__(self, *given: Any) -> None:
+        self.sent += "UPDATE sqla_jobs" in given[2]
+        if self.sent == 1:
+            self.leads.set()
+            assert self.go_on.wait(PATIENCE)
+        elif self.sent == 2:
+            self.sent += 1
+            raise SystemExit
+
+
+def nothing(session: Session) -> None:
+    """Sends no statement."""
+
+
+def test_who_is_broken_off_while_it_sends_for_others_leaves_them_their_outcomes(database: Database) -> None:
+    """By a SystemExit in a listener of the application's, say. Nobody knows what took effect: they look."""
+    lane, interference = Lane(database), Interference()
+    task = lane.task(nothing)
+    for _ in range(3):
+        lane.enqueue(task)
+    jobs = [lane.claim() for _ in range(3)]
+    event.listen(database.engine, "before_cursor_execute", interference)
+    with ThreadPoolExecutor(3) as threads:
+        ends = [threads.submit(lane.runner.perform, jobs[0])]
+        assert interference.leads.wait(PATIENCE)
+        ends += [threads.submit(lane.runner.perform, job) for job in jobs[1:]]
+        while len(lane.runner._exchange._waiting) < 2:
+            wait(ends, 0.001)
+        interference.go_on.set()
+    errors = [end.exception() for end in ends]
+    assert sorted(type(error).__name__ for error in errors) == ["NoneType", "NoneType", "SystemExit"]
+    for job, error in zip(jobs, errors, strict=True):
+        assert lane.row(job.id).state == ("succeeded" if error is None else "running")
+        assert lane.row(job.id).attempt == 1

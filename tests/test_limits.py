@@ -458,6 +458,15 @@ def test_a_slot_of_another_worker_is_noticed_within_a_second(database: Database)
         assert ended.wait(PATIENCE)
 
 
+def test_what_is_given_back_opens_its_key_at_once(database: Database) -> None:
+    lane = Lane(database, jobs=(gate := Gate(Limit(1))).jobs)
+    gate.enqueue(database, 2)
+    held = lane.claim()
+    assert lane.runner.claim(lane.worker_id, None) is None
+    lane.runner.give_back(held, "for the test")
+    assert lane.runner.claim(lane.worker_id, None) is not None, "not after a second only"
+
+
 def test_a_drain_waits_for_what_is_only_blocked_and_does_not_spin(database: Database) -> None:
     gate = Gate(Limit(1))
     gate.enqueue(database, 2)
