@@ -68,7 +68,7 @@ def _of_argument(job: Table, path: tuple[str, ...], value: Any) -> ColumnElement
     there = job.c.arguments.op("#>", return_type=JSONB)(literal(list(path), ARRAY(Text)))
     is_it: ColumnElement[bool] = there == cast(literal(json.dumps(value), Text), JSONB)
     redacted = job.c.meta.op("->", return_type=JSONB)(literal_column("'redact'", Text))
-    hidden = func.coalesce(redacted.op("?")(literal(path[0], Text)), literal_column("false"))
+    hidden = func.coalesce(redacted.bool_op("?")(literal(path[0], Text)), literal_column("false"))
     return and_(is_it, not_(hidden))
 
 
