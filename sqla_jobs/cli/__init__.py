@@ -7,7 +7,16 @@ from importlib.metadata import PackageNotFoundError, version
 
 import click
 
-from sqla_jobs.cli import example, explain, probe, schedules, tables, work
+from sqla_jobs.cli import (
+    completion,
+    example,
+    explain,
+    jobs,
+    probe,
+    schedules,
+    tables,
+    work,
+)
 from sqla_jobs.cli.refusals import Commands
 
 
@@ -30,7 +39,9 @@ def main() -> None:
 
 main.add_command(work.worker_command)
 main.add_command(probe.health)
+main.add_command(jobs.jobs)
 main.add_command(schedules.schedules)
 main.add_command(explain.cron)
 main.add_command(tables.migrate)
+main.add_command(completion.completion)
 main.add_command(example.demo)

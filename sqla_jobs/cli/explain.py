@@ -9,6 +9,7 @@ from zoneinfo import ZoneInfo
 import click
 from rich.table import Table
 
+from sqla_jobs.cli.documents import json_option, print_document
 from sqla_jobs.cli.printing import FORM, console, shown
 from sqla_jobs.cron import Cron, Rule
 from sqla_jobs.errors import ConfigurationError, InvalidOption
@@ -24,12 +25,13 @@ def cron() -> None:
 @click.option("--timezone", metavar="ZONE", default="UTC", show_default=True, help="An IANA name.")
 @click.option("--count", type=click.IntRange(1, 1000), default=5, show_default=True, help="How many times.")
 @click.option("--after", metavar="TIME", help="E.g. 2026-03-28T12:00, in the zone. Default: now.")
-def explain(line: str, timezone: str, count: int, after: str | None) -> None:
+@json_option
+def explain(line: str, timezone: str, count: int, after: str | None, as_json: bool) -> None:
     """Print the next times of a cron line, in its zone and in UTC."""
-    _explain(line, timezone, count, after)
+    _explain(line, timezone, count, after, as_json)
 
 
-def _explain(line: str, timezone: str, count: int, after: str | None) -> None:
+def _explain(line: str, timezone: str, count: int, after: str | None, as_json: bool) -> None:
     """Print the next times of a cron line, in its zone and in UTC.
 
     Raises:
@@ -42,6 +44,9 @@ def _explain(line: str, timezone: str, count: int, after: str | None) -> None:
     found = list(times(rule, moment, count))
     if not found:
         raise ConfigurationError(f"cron line {line!r} has no time after {moment.isoformat()}")
+    if as_json:
+        print_document({"line": line, "timezone": timezone, "times": found})
+        return
     zones = [timezone] if timezone == "UTC" else [timezone, "UTC"]
     table = Table(*zones, box=None, header_style="bold", pad_edge=False)
     for time in found:

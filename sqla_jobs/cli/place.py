@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import NullPool
 
 from sqla_jobs import migrations
 from sqla_jobs.cli import database, target
 from sqla_jobs.cli.options import Command, schema_option, url_option
+from sqla_jobs.cli.refusals import of_database
 from sqla_jobs.models import Job, JobMixin
 from sqla_jobs.statements import job_table
 from sqla_jobs.tasks import Registry
@@ -63,6 +66,26 @@ class Place:
             SchemaError: the tables are missing, or of another revision.
             ConfigurationError: nothing names a database.
         """
+        with self.opened() as there, there.sessions.begin() as session:
+            return verb(session, there.model, there.jobs)
+
+    def look(self, verb: Callable[[Session, type[JobMixin], Registry[Any] | None], T]) -> T:
+        """`transact`, in a transaction that cannot write, and sees all as it is at one moment."""
+        with self.opened(postgresql_readonly=True, isolation_level="REPEATABLE READ") as there:
+            with there.sessions.begin() as session:
+                return verb(session, there.model, there.jobs)
+
+    @contextmanager
+    def opened(self, **options: Any) -> Iterator[Opened]:
+        """The queue there, for several transactions.
+
+        Parameters:
+            options: execution options of their engine.
+
+        Raises:
+            SchemaError, ConfigurationError: as `transact`.
+            ClickException: what the database says of an error.
+        """
         jobs = None if self.app is None else target.load(self.app)
         model = _model_in(self.schema) if jobs is None else jobs.model
         chosen = database.choose(self.database_url)
@@ -70,10 +93,21 @@ class Place:
             engine = database.own_database(jobs)[1]
         else:
             engine = database.engine(database.require(self.database_url), poolclass=NullPool)
-        with engine.connect() as connection:
-            migrations.check(connection, job_table(model).schema)
-        with sessionmaker(engine).begin() as session:
-            return verb(session, model, jobs)
+        try:
+            with engine.connect() as connection:
+                migrations.check(connection, job_table(model).schema)
+            yield Opened(sessionmaker(engine.execution_options(**options)), model, jobs)
+        except DBAPIError as error:
+            raise of_database(error) from error
+
+
+@dataclass(frozen=True)
+class Opened:
+    """The queue, and the application's Jobs if it was named."""
+
+    sessions: sessionmaker[Session]
+    model: type[JobMixin]
+    jobs: Registry[Any] | None
 
 
 def _model_in(schema: str | None) -> type[JobMixin]:

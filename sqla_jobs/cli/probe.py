@@ -13,7 +13,9 @@ from sqlalchemy.pool import NullPool
 
 from sqla_jobs import lifecycle, migrations
 from sqla_jobs.cli import database, target
+from sqla_jobs.cli.documents import json_option, print_document
 from sqla_jobs.cli.options import schema_option, url_option
+from sqla_jobs.cli.printing import plain
 from sqla_jobs.statements import job_table
 
 CONNECT_TIMEOUT: Final = 5
@@ -25,9 +27,15 @@ CONNECT_TIMEOUT: Final = 5
 @schema_option
 @click.option("--host", metavar="NAME", help="Whose workers. Default: those of this host.")
 @click.option("--any-host", is_flag=True, help="Workers of all hosts: one that lives is enough.")
+@json_option
 @url_option
 def health(
-    target: str | None, schema: str | None, host: str | None, any_host: bool, database_url: str | None
+    target: str | None,
+    schema: str | None,
+    host: str | None,
+    any_host: bool,
+    as_json: bool,
+    database_url: str | None,
 ) -> None:
     """Say whether a worker lives here.
 
@@ -43,11 +51,25 @@ def health(
     if any_host and host is not None:
         raise click.UsageError("--host and --any-host exclude each other.")
     host = None if any_host else host or socket.gethostname()
-    _run(target, database_url, schema=schema, host=host)
+    found = _look(target, database_url, schema=schema, host=host)
+    if as_json:
+        print_document(
+            {
+                "healthy": found.living > 0,
+                "host": host,
+                "known": found.known,
+                "living": found.living,
+                "heartbeat_age": found.last,
+                "living_heartbeat_age": found.last_living,
+            }
+        )
+    judged = _judged(found, "any host" if host is None else host)
+    if not as_json:
+        click.echo(judged)
 
 
-def _run(name: str | None, option: str | None, *, schema: str | None, host: str | None) -> None:
-    """Say how the workers of a host are, or of any; an exception if none of them lives.
+def _look(name: str | None, option: str | None, *, schema: str | None, host: str | None) -> lifecycle.Health:
+    """How the workers of a host are, or of any.
 
     Parameters:
         name: MODULE:JOBS, whose job table is in the schema to look into.
@@ -63,11 +85,12 @@ def _run(name: str | None, option: str | None, *, schema: str | None, host: str 
     try:
         with engine.connect() as connection:
             migrations.check(connection, schema)
-            found = lifecycle.health(Session(connection), schema, host)
+            return lifecycle.health(Session(connection), schema, host)
     except DBAPIError as error:
         # On one line, whatever the driver makes of it.
-        raise click.ClickException(f"the database says: {' '.join(str(error.orig).split())}") from error
-    click.echo(_judged(found, "any host" if host is None else host))
+        raise click.ClickException(
+            f"the database says: {plain(' '.join(str(error.orig).split()))}"
+        ) from error
 
 
 def _engine(chosen: database.Chosen) -> Engine:
@@ -78,6 +101,11 @@ def _engine(chosen: database.Chosen) -> Engine:
 
 
 def _judged(found: lifecycle.Health, host: str) -> str:
+    """What is said of the workers.
+
+    Raises:
+        ClickException: none of them lives.
+    """
     if found.last is None:
         raise click.ClickException(f"no worker on {host}")
     if found.last_living is None:

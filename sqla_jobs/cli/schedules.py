@@ -8,16 +8,15 @@ from typing import Any, Final
 from zoneinfo import ZoneInfo
 
 import click
-from rich import box
-from rich.table import Table
 from rich.text import Text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
+from sqla_jobs.cli.documents import chosen_fields, json_option, print_document
 from sqla_jobs.cli.explain import times
 from sqla_jobs.cli.place import Place, place_options, placed
-from sqla_jobs.cli.printing import console, shown
-from sqla_jobs.cron import Cron, Rule
+from sqla_jobs.cli.printing import plain, print_table, shown
+from sqla_jobs.cron import Cron
 from sqla_jobs.errors import ConfigurationError, InvalidSchedule
 from sqla_jobs.lifecycle import ScheduleShown
 from sqla_jobs.models import JobMixin
@@ -30,16 +29,19 @@ NEXT: Final = 5
 
 
 @click.group(invoke_without_command=True)
+@json_option
 @place_options
 @click.pass_context
-def schedules(ctx: click.Context, /, **_: str | None) -> None:
+def schedules(ctx: click.Context, /, as_json: bool, **_: str | None) -> None:
     """List the schedules, or run one, or switch it on or off.
 
     With each its rule, its next five times, its last job, and whether it is switched on. One is orphaned
     if no worker that runs now knows its task.
     """
     if ctx.invoked_subcommand is None:
-        _show(placed(ctx))
+        _show(placed(ctx), as_json)
+    elif as_json:
+        raise click.UsageError("--json is for the list, which `sqla-jobs schedules --json` prints.")
 
 
 @schedules.command()
@@ -72,51 +74,69 @@ def disable(ctx: click.Context, /, name: str, **_: str | None) -> None:
 # -- list ------------------------------------------------------------------------------------------
 
 
-def _show(place: Place) -> None:
+def _show(place: Place, as_json: bool) -> None:
     """Print all schedules, by name."""
-    found, now = place.transact(
+    found, now = place.look(
         lambda session, model, _: (
             lifecycle.list_schedules(session, model),
             session.scalars(clock(), {"now": None}).one(),
         )
     )
-    if not found:
+    if as_json:
+        print_document({"now": now, "schedules": [_document(each, now) for each in found]})
+    elif not found:
         click.echo("no schedule: a worker writes those of its code to the database when it starts")
-        return
-    table = Table(
-        *("name", "rule", "zone", f"next {NEXT} times", "last job", "enabled"),
-        box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold",
-    )  # fmt: skip
-    for each in found:
-        rule, next_times = _rule_and_times(each, now)
-        last = "" if each.job_id is None else f"{each.job_id} {each.job_state}"
-        zone = each.timezone if each.cron is not None else ""
-        switch = "yes" if each.enabled else "no"
-        table.add_row(
-            each.name, rule, zone, next_times, last, f"{switch}, orphaned" if each.orphaned else switch
-        )
-    console().print(table)
+    else:
+        _print(found, now)
+
+
+def _print(found: list[ScheduleShown], now: dt.datetime) -> None:
+    print_table(
+        ("name", "rule", "zone", f"next {NEXT} times", "last job", "enabled"),
+        [
+            (
+                each.name,
+                each.cron or f"every {_span(each.every or 0)}",
+                each.timezone if each.cron is not None else "",
+                _times_shown(each, now),
+                "" if each.job_id is None else f"{each.job_id} {each.job_state}",
+                f"{'yes' if each.enabled else 'no'}{', orphaned' if each.orphaned else ''}",
+            )
+            for each in found
+        ],
+    )
     for each in found:
         if error := _unreadable(each):
-            click.echo(f"{each.name}: no next time, until its row is corrected: {error}")
+            click.echo(plain(f"{each.name}: no next time, until its row is corrected: {error}"))
     if orphans := [each for each in found if each.orphaned]:
         tasks = ", ".join(sorted({each.task for each in orphans}))
-        click.echo(f"orphaned: no worker that runs now knows the task: {tasks}")
+        click.echo(plain(f"orphaned: no worker that runs now knows the task: {tasks}"))
 
 
-def _rule_and_times(row: ScheduleShown, now: dt.datetime) -> tuple[str, Text]:
-    told = row.cron or f"every {_span(row.every or 0)}"
+def _document(row: ScheduleShown, now: dt.datetime) -> dict[str, Any]:
+    error = _unreadable(row)
+    return {
+        **chosen_fields(row, ("id", "name", "task", "cron")),
+        "timezone": None if row.cron is None else row.timezone,
+        **chosen_fields(row, ("every", "enabled", "orphaned", "last_tick_at")),
+        "next_times": _next(row, now) if row.enabled and error is None else [],
+        "job": None if row.job_id is None else {"id": row.job_id, "state": row.job_state},
+        "error": error,
+    }
+
+
+def _times_shown(row: ScheduleShown, now: dt.datetime) -> Text:
     if _unreadable(row):
-        return told, Text("none, see below", style="red")
+        return Text("none, see below", style="red")
     if not row.enabled:
-        return told, Text("")
+        return Text("")
     rule = row.rule()
     zone = ZoneInfo(rule.timezone) if isinstance(rule, Cron) else dt.timezone.utc
-    found = _next(row, rule, now)
+    found = _next(row, now)
     lines = [shown(each.astimezone(zone)) for each in found]
     if found and found[0] <= now:
         lines[0] += " (due)"
-    return told, Text("\n".join(lines))
+    return Text("\n".join(lines))
 
 
 def _unreadable(row: ScheduleShown) -> str | None:
@@ -128,7 +148,8 @@ def _unreadable(row: ScheduleShown) -> str | None:
     return None
 
 
-def _next(row: ScheduleShown, rule: Rule, now: dt.datetime) -> list[dt.datetime]:
+def _next(row: ScheduleShown, now: dt.datetime) -> list[dt.datetime]:
+    rule = row.rule()
     first = row.next_run_at
     if first is None:  # the first worker that looks sets it
         return list(times(rule, now, NEXT))
@@ -175,7 +196,7 @@ def _run(place: Place, name: str) -> None:
         return *made, row
 
     job, queue, row = place.transact(verb)
-    click.echo(f"job {job} of task {row.task} is queued in {queue}")
+    click.echo(plain(f"job {job} of task {row.task} is queued in {queue}"))
     if row.orphaned:
         click.echo("It waits for a worker that knows the task: none that runs now does.", err=True)
 
@@ -190,7 +211,7 @@ def _switch(place: Place, name: str, *, enabled: bool) -> None:
 
     row = place.transact(verb)
     already = " already" if row.enabled == enabled else ""
-    click.echo(f"schedule {name} is {'enabled' if enabled else 'disabled'}{already}")
+    click.echo(plain(f"schedule {name} is {'enabled' if enabled else 'disabled'}{already}"))
 
 
 def _find(session: Session, model: type[JobMixin], name: str) -> ScheduleShown:
