@@ -23,6 +23,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import Cancel, Job, Jobs, JobState, RetryPolicy, Worker, cancel, current_job
 from sqla_jobs.errors import JobEscaped, JobTimeout
 from sqla_jobs.scope import on_loop
+from sqla_jobs.worker import timer
 from tests.support.lane import NEVER
 from tests.support.loops import async_engine, drain_async, leave_effect
 from tests.support.models import Effect
@@ -104,6 +105,31 @@ def test_one_that_is_too_long_is_interrupted_and_leaves_nothing(
     assert kept["error"] == "sqla_jobs.errors.JobTimeout"
     assert endless.__name__ in kept["traceback"], "it shows where the job was"
     assert database.scalar(EFFECTS) == 0
+
+
+def test_when_each_place_on_the_loop_is_held_for_ever_the_log_says_so(
+    jobs: Jobs[Job],
+    database: Database,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(timer, "PATIENCE", 0.3)
+    told, go_on = Told(), threading.Event()
+
+    @jobs.task(name="stubborn", timeout=SHORT, retry=NEVER)
+    async def stubborn(_: AsyncSession) -> None:
+        while not go_on.is_set():
+            with suppress(BaseException):
+                await asyncio.sleep(0.01)
+
+    for _ in range(2):
+        enqueue(database, stubborn)
+    options: dict[str, Any] = {"async_sessionmaker": async_engine(database), "poll_interval": SOON}
+    with Worker(jobs, database.sessionmaker, concurrency=2, **options, **told.hooks):
+        assert [type(each.error) for each in told.take(2)] == [JobTimeout] * 2
+        messages = [record.getMessage() for record in caplog.records]
+        go_on.set()
+    assert sum("no place on the event loop is left" in each for each in messages) == 1
 
 
 def test_a_statement_that_is_cancelled_leaves_its_connection_in_order(
@@ -259,8 +285,9 @@ def test_a_stop_lets_them_end_and_at_last_gives_them_back(jobs: Jobs[Job], datab
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_one_that_holds_up_the_loop_is_reported_and_recorded_in_its_stead(
-    jobs: Jobs[Job], database: Database, caplog: pytest.LogCaptureFixture
+    jobs: Jobs[Job], database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(timer, "PATIENCE", 0.5)
     told, gate = Told(), threading.Event()
 
     @jobs.task(name="blocked", timeout=SHORT, retry=NEVER)

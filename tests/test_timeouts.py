@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Jobs, JobState, RetryPolicy, Worker
 from sqla_jobs.errors import InvalidOption, JobTimeout
+from sqla_jobs.worker import timer
 from tests.support.lane import NEVER, leave_effect
 from tests.support.server import Database
 from tests.support.told import Told
@@ -194,8 +195,9 @@ def test_a_job_that_catches_everything_is_interrupted_until_it_ends(
 
 
 def test_one_that_cannot_be_interrupted_is_reported_and_recorded_in_its_stead(
-    jobs: Jobs[Job], database: Database, caplog: pytest.LogCaptureFixture
+    jobs: Jobs[Job], database: Database, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(timer, "PATIENCE", 0.5)
     caplog.set_level("INFO", "sqla_jobs")
     told, gate = Told(), threading.Lock()
     gate.acquire()
@@ -208,7 +210,7 @@ def test_one_that_cannot_be_interrupted_is_reported_and_recorded_in_its_stead(
 
     with database.sessionmaker.begin() as session:
         blocked.enqueue(session)
-    with Worker(jobs, database.engine, threads=2, poll_interval=SOON, **told.hooks) as worker:
+    with Worker(jobs, database.engine, poll_interval=SOON, **told.hooks) as worker:
         finished = told.next()
         assert (finished.state, type(finished.error)) == (JobState.FAILED, JobTimeout)
         assert worker.state == "running"
@@ -218,6 +220,7 @@ def test_one_that_cannot_be_interrupted_is_reported_and_recorded_in_its_stead(
     messages = [record.getMessage() for record in caplog.records]
     assert any("was interrupted" in each and "gate.acquire()" in each for each in messages)
     assert any("has come to an end after all" in each for each in messages)
+    assert "no thread is left that could run a job until one returns: restart this worker" in messages
 
 
 def test_a_replaceable_worker_stops_for_such_a_job(jobs: Jobs[Job], database: Database) -> None:

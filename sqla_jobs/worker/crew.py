@@ -132,18 +132,21 @@ class Crew:
             self._members -= number
             self._wake_all()
 
-    def give_up(self, running: Running) -> bool:
-        """Nothing can be done to end this job: a worker that stops does not wait for its thread.
+    def give_up(self, running: Running, room: int | None = None) -> bool:
+        """Nothing can be done to end this job: a worker that stops does not wait for it.
+
+        Parameters:
+            room: how many like it there can be at once; None: as many as there are threads.
 
         Returns:
-            Whether no thread is left that could run another job.
+            Whether all of that room is taken by such jobs, and none can be run any more.
         """
         with self._changed:
             if running.key in self._running:
                 self._stuck.add(running.key)
             self._changed.notify_all()
-            threads = [key for key in self._stuck if not self._running[key].on_loop]
-            return not running.on_loop and len(threads) >= self._hands
+            alike = [key for key in self._stuck if self._running[key].on_loop == running.on_loop]
+            return len(alike) >= (self._hands if room is None else room)
 
     def wait_until_gone(self, timeout: float | None = None, *, or_replan: bool = False) -> bool:
         """Wait until nobody is at work any more; False: it is not so after ``timeout`` seconds.

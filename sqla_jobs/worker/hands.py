@@ -300,10 +300,12 @@ class Hands:
         """
         running.interrupter.given_up = True
         self._announcer.apart(lambda: self._record_stuck(running))
-        none_left = self._crew.give_up(running)
+        loop = self._loop if running.on_loop else None
+        none_left = self._crew.give_up(running, None if loop is None else loop.concurrency)
         if none_left and self._crew.state == "running" and not self._limits.replaceable:
+            place = "thread" if loop is None else "place on the event loop"
             with suppress(Exception):
-                log.error("no thread is left that could run a job until one returns: restart this worker")
+                log.error("no %s is left that could run a job until one returns: restart this worker", place)
         if self._limits.replaceable:
             self._recycle(f"job {running.job.id} cannot be interrupted")
             self._stop()

@@ -93,7 +93,7 @@ class Loop:
         self._registry = registry
         self._sessions = sessions
         self._limit = limit
-        self._concurrency = concurrency
+        self.concurrency = concurrency
         self._free = threading.Semaphore(concurrency)
         self._wanted = False
         """Somebody was told that there is no room."""
@@ -169,7 +169,7 @@ class Loop:
             turn=_Turn,
             slots=slots,
         )
-        check_pool(self._runner.engine, self._concurrency, "coroutine")
+        check_pool(self._runner.engine, self.concurrency, "coroutine")
 
     def _wait_for(self, coroutine: Coroutine[Any, Any, T], seconds: float | None = None) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self._loop).result(seconds)
