@@ -24,6 +24,7 @@
     notices      notify, listen, and what the listening connection needs
     workers      register, heartbeat, goodbye, bury, forget, known, health: the processes
     filters      which jobs a worker claims: a condition of the application's own
+    examined     what the doctor asks: the catalog, the server, samples of the work; a package
     claim_index  index_ddl, explain_claim, plan_by_index: the index of a filtered claim
     terms        what the statements are made of
 
