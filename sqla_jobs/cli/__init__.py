@@ -9,6 +9,7 @@ import click
 
 from sqla_jobs.cli import (
     completion,
+    doctor,
     example,
     explain,
     jobs,
@@ -44,4 +45,5 @@ main.add_command(schedules.schedules)
 main.add_command(explain.cron)
 main.add_command(tables.migrate)
 main.add_command(completion.completion)
+main.add_command(doctor.doctor)
 main.add_command(example.demo)

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import click
+from sqlalchemy import Engine
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import DeclarativeBase, Session, sessionmaker
 from sqlalchemy.pool import NullPool
@@ -86,19 +87,26 @@ class Place:
             SchemaError, ConfigurationError: as `transact`.
             ClickException: what the database says of an error.
         """
-        jobs = None if self.app is None else target.load(self.app)
-        model = _model_in(self.schema) if jobs is None else jobs.model
-        chosen = database.choose(self.database_url)
-        if chosen is None and jobs is not None:
-            engine = database.own_database(jobs)[1]
-        else:
-            engine = database.engine(database.require(self.database_url), poolclass=NullPool)
+        engine, model, jobs = self.lead()
         try:
             with engine.connect() as connection:
                 migrations.check(connection, job_table(model).schema)
             yield Opened(sessionmaker(engine.execution_options(**options)), model, jobs)
         except DBAPIError as error:
             raise of_database(error) from error
+
+    def lead(self) -> tuple[Engine, type[JobMixin], Registry[Any] | None]:
+        """An engine that leads there, the job model, and the application's Jobs if it was named.
+
+        Raises:
+            ConfigurationError: nothing names a database.
+        """
+        jobs = None if self.app is None else target.load(self.app)
+        model = _model_in(self.schema) if jobs is None else jobs.model
+        chosen = database.choose(self.database_url)
+        if chosen is None and jobs is not None:
+            return database.own_database(jobs)[1], model, jobs
+        return database.engine(database.require(self.database_url), poolclass=NullPool), model, jobs
 
 
 @dataclass(frozen=True)
