@@ -25,7 +25,7 @@ from sqlalchemy.orm import (
     object_session,
 )
 
-from sqla_jobs import statements, wakeup
+from sqla_jobs import commits, statements, wakeup
 from sqla_jobs.arguments import given_to, put
 from sqla_jobs.models import JobMixin, ScheduleMixin
 
@@ -65,6 +65,7 @@ def _after_insert(mapper: Mapper[Any], connection: Connection, job: JobMixin) ->
         given.inserted = connection
         if not listens_to(session):
             event.listen(session, "after_flush", _after_flush)
+    commits.enqueued(session, (job,))
     _tell(session, mapper, connection, job)
 
 

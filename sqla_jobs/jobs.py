@@ -40,6 +40,7 @@ from sqla_jobs.tasks import (
     Scope,
     Sessions,
     Task,
+    Tracing,
     enqueue_many,
     keep_house,
 )
@@ -75,10 +76,12 @@ class Jobs(Recurring[JobT]):
         prune_after: how long succeeded and cancelled jobs are kept. An hourly schedule of the library,
             ``sqla_jobs.prune``, deletes them. None: they are kept for ever.
         prune_failed_after: the same for failed jobs. With neither there is no such schedule.
+        tracing: ``sqla_jobs.metrics.Tracing()``: jobs keep the trace that they are enqueued in, and each of
+            their runs is a span that links to it. None: neither.
 
     Raises:
-        InvalidOption: the model is no mapped class with `JobMixin`, ``notify`` none of its modes, or an age
-            no timedelta.
+        InvalidOption: the model is no mapped class with `JobMixin`, ``notify`` none of its modes, an age
+            no timedelta, or ``tracing`` no such object.
     """
 
     @overload
@@ -90,6 +93,7 @@ class Jobs(Recurring[JobT]):
         notify: Mode = DEFAULT_MODE,
         prune_after: dt.timedelta | None = WEEK,
         prune_failed_after: dt.timedelta | None = None,
+        tracing: Tracing | None = None,
     ) -> None: ...
     @overload
     def __init__(
@@ -101,6 +105,7 @@ class Jobs(Recurring[JobT]):
         async_sessionmaker: AsyncSessions | AsyncEngine | None = None,
         prune_after: dt.timedelta | None = WEEK,
         prune_failed_after: dt.timedelta | None = None,
+        tracing: Tracing | None = None,
     ) -> None: ...
     def __init__(
         self,
@@ -111,8 +116,9 @@ class Jobs(Recurring[JobT]):
         async_sessionmaker: AsyncSessions | AsyncEngine | None = None,
         prune_after: dt.timedelta | None = WEEK,
         prune_failed_after: dt.timedelta | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
-        super().__init__(model, sessionmaker, notify, async_sessionmaker)
+        super().__init__(model, sessionmaker, notify, async_sessionmaker, tracing)
         keep_house(self, prune_after, prune_failed_after)
 
     # -- tasks -------------------------------------------------------------------------------------

@@ -128,6 +128,8 @@ def insert(connection: Connection, job: JobMixin, notice: wakeup.Notice | None) 
     write = getattr(connection.dialect, "_json_serializer", None) or json.dumps
     text = write(values.pop("arguments", {}))
     given: dict[str, Any] = {"p_arguments": text.decode() if isinstance(text, bytes) else text}
+    if "meta" in values:
+        values["meta"] = json.dumps(values["meta"])
     delay = _delay(values.get("run_at"))
     if delay is not None:
         given["delay"] = delay

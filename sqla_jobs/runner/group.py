@@ -20,11 +20,11 @@ from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide
 from sqla_jobs.runner.failures import is_conflict, is_lost
 from sqla_jobs.runner.lane import Runner, delay_for
-from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
+from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run, told
 from sqla_jobs.runner.sessions import apart, discard
 from sqla_jobs.scope import GroupScope, Interrupter
 from sqla_jobs.statements import Filter
-from sqla_jobs.tasks import RunningJob, running
+from sqla_jobs.tasks import RunningJob, Watch, running
 
 log = logging.getLogger("sqla_jobs")
 
@@ -113,6 +113,8 @@ class Groups:
         self._begins = begins
         self._may_go_on = may_go_on
         self._trail = runner.new_trail()
+        self._watches: list[tuple[int, Watch]] = []
+        """The runs of the group that are observed, with the ids of their jobs."""
 
     def work(
         self, worker_id: int, queues: Sequence[str] | None, pace: Pace, *, innocent: bool = False
@@ -127,7 +129,7 @@ class Groups:
                 connection = _home(session, self._model)
                 found = self._claim(connection, worker_id, queues, innocent)
                 if found is not None and not found.is_ordinary:
-                    return self._group(session, connection, found, pace)
+                    return self._observed(session, connection, found, pace)
                 # Also if there is nothing: after a ROLLBACK the driver forgets what it has prepared.
                 session.commit()
             except BaseException as error:
@@ -150,6 +152,22 @@ class Groups:
         first = self._trail.claim(queues, look)
         self._trail.left([first.job] if first else [])
         return first
+
+    def _observed(
+        self, session: Session, connection: Connection, first: _First, pace: Pace
+    ) -> list[Finished]:
+        """`_group`; and whoever observes its runs is told what became of them, after the commit."""
+        if self._runner.watching is None:
+            return self._group(session, connection, first, pace)
+        ended: list[Finished] = []
+        try:
+            ended = self._group(session, connection, first, pace)
+        finally:
+            results = {each.job.id: each for each in ended}
+            for job, watch in self._watches:
+                watch.over(*told(results.get(job)))
+            self._watches.clear()
+        return ended
 
     def _group(
         self,
@@ -230,6 +248,8 @@ class Groups:
         scope.expect(interrupter)
         policy = self._registry.policy_for(job.task)
         view = running(job, policy, attempt=job.attempt + 1)
+        if self._runner.watching is not None:
+            self._watches.append((job.id, self._runner.watching.begin(job, view, claimed=False)))
         try:
             ran = run(self._registry, job, view, scope, session)
         finally:

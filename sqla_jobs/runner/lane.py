@@ -25,7 +25,7 @@ from sqla_jobs.runner.exchange import Exchange, Peers, Turn, taken
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.kept import Kept
 from sqla_jobs.runner.limits import Slots
-from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run
+from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run, told
 from sqla_jobs.runner.sessions import discard, engine_of, is_read_committed
 from sqla_jobs.runner.trail import Trail
 from sqla_jobs.scope import (
@@ -36,7 +36,7 @@ from sqla_jobs.scope import (
     stand_guard,
 )
 from sqla_jobs.statements import Filter
-from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, progressed, running
+from sqla_jobs.tasks import Registry, RunningJob, ScopedSessions, Sessions, Watching, progressed, running
 
 T = TypeVar("T")
 log = logging.getLogger("sqla_jobs")
@@ -66,6 +66,7 @@ class Runner:
         only: which jobs are claimed; None: any.
         turn: what those who share this wait for each other by; None: they are threads.
         slots: of the runner that has claimed what this one performs; None: it is this one.
+        watching: who observes the jobs; None: nobody.
     """
 
     def __init__(
@@ -77,6 +78,7 @@ class Runner:
         only: Filter | None = None,
         turn: Callable[[], Turn] = taken,
         slots: Slots | None = None,
+        watching: Watching | None = None,
     ) -> None:
         self.registry = registry
         self.model: type[JobMixin] = registry.model
@@ -87,6 +89,7 @@ class Runner:
         self._kept = Kept(self.engine)
         self.peers = peers or Peers()
         self.only = only
+        self.watching = watching
         self.slots = slots or Slots(registry, self.transact)
         self._trail = self.new_trail()
         # Not again if its answer is lost: it may stand.
@@ -168,6 +171,8 @@ class Runner:
         interrupter = interrupter or Interrupter()
         policy = self.registry.policy_for(job.task)
         view = running(job, policy, meter=None if job.task in self.registry.fast else meter or Meter())
+        watch = self.watching and self.watching.begin(job, view, claimed=True)
+        result: Finished | None = None
         try:
             result = self._run_until_recorded(job, view, policy, interrupter, follow or Follow())
         except Exception as error:
@@ -178,6 +183,8 @@ class Runner:
             result = self._record(job, view, decide(None, error, delay_for(RetryPolicy(), view)))
         finally:
             self.slots.ended(job)
+            if watch and self.watching:
+                self.watching.end(job, watch, *told(result))
         if result is None and interrupter.given_up:
             log.info("job %s (%s) has come to an end after all", job.id, job.task, extra=facts(view))
         elif result is None:
@@ -189,9 +196,16 @@ class Runner:
 
         What it still writes is refused by the fence.
         """
+        watch = self.watching and self.watching.shared(job)
         policy = self.registry.policy_for(job.task)
         view = running(job, policy, meter=meter)
-        return self._record(job, view, decide(None, reason, delay_for(policy, view)))
+        result: Finished | None = None
+        try:
+            result = self._record(job, view, decide(None, reason, delay_for(policy, view)))
+        finally:
+            if watch:
+                watch.over(*told(result))
+        return result
 
     def _run_until_recorded(
         self, job: Claimed, view: RunningJob, policy: RetryPolicy, interrupter: Interrupter, follow: Follow

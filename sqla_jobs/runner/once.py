@@ -17,7 +17,7 @@ from sqla_jobs.meter import Meter
 from sqla_jobs.outcome import JobState, decide
 from sqla_jobs.policy import policy_at
 from sqla_jobs.runner.failures import is_conflict
-from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run
+from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run, told
 from sqla_jobs.scope import Interrupted, JobScope, keep_in_registry, refuse_autocommit, refuse_driver
 from sqla_jobs.tasks import Registry, async_of, check_queues, progressed, running
 
@@ -66,6 +66,8 @@ def work_once(
     policy = registry.policy_for(job.task)
     meter = None if job.task in registry.fast else Meter()
     view = running(job, policy, attempt=job.attempt + 1, meter=meter)
+    watch = registry.watching and registry.watching.begin(job, view, claimed=False)
+    result: Finished | None = None
     scope = JobScope(own, model, owned=False)
     token = TAKEN.set((*TAKEN.get(), job.id))
     try:
@@ -82,6 +84,8 @@ def work_once(
             written = lifecycle.finish(own, model, job, outcome, taken=True, now=now)
         if written is None:
             raise JobEscaped(CHANGED)
+        result = finished(view, outcome, written)
+        return result
     except BaseException as error:
         scope.abandon()
         if is_awaited and isinstance(error.__cause__, CancelledError):
@@ -89,4 +93,5 @@ def work_once(
         raise
     finally:
         TAKEN.reset(token)
-    return finished(view, outcome, written)
+        if watch:
+            watch.over(*told(result))

@@ -8,6 +8,7 @@ import inspect
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeAlias
 
 from sqlalchemy.orm import Session, scoped_session
@@ -87,7 +88,8 @@ def run(
             return returned
         return task.returns.store(returned, session)
 
-    return as_current(view, checkpoint, lambda: scope.run(body))
+    called = body if view._watch is None else partial(view._watch.around, body)
+    return as_current(view, checkpoint, lambda: scope.run(called))
 
 
 def _decoded(task: AnyTask, job: Claimed, session: Session) -> tuple[Sequence[Any], Mapping[str, Any]]:
@@ -156,6 +158,11 @@ def finished(job: RunningJob, outcome: Outcome, written: Written) -> Finished:
     due = written.run_at if written.state is JobState.SCHEDULED else None
     result = None if outcome.result is None else outcome.result.value
     return Finished(job, written.state, outcome.error, due, result)
+
+
+def told(result: Finished | None) -> tuple[JobState | None, BaseException | None]:
+    """What observers are told of the end of a run; None: nothing is recorded of it."""
+    return (None, None) if result is None else (result.state, result.error)
 
 
 def facts(job: RunningJob) -> dict[str, Any]:

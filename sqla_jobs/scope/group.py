@@ -11,7 +11,7 @@ from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
-from sqla_jobs import lifecycle
+from sqla_jobs import commits, lifecycle
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import JobMixin
 from sqla_jobs.scope.beneath import opens, releasing, send
@@ -177,6 +177,8 @@ class GroupScope(Containment):
                 refusal = send(self._drivers[connection], f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}")
                 if refusal is not None:
                     escape(f"the job's savepoint could not be released: {line(refusal)}", None)
+            # The Session takes it for the one that it was, and would forget them with the next job's.
+            commits.keep(self._base.nested)
         except psycopg.Error as error:
             escape(f"the job's savepoint could not be released: {line(error)}", error)
         except Exception as error:

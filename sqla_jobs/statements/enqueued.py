@@ -46,7 +46,7 @@ def enqueue(
 ) -> Executable:
     """Insert one job; returns its id and what the table's defaults have made of the other columns.
 
-    Locks nothing but the new row. The parameter ``p_arguments`` is text.
+    Locks nothing but the new row. The parameters ``p_arguments`` and ``p_meta`` are text.
 
     Parameters:
         columns: out of ``ENQUEUED``, each with a parameter ``p_<column>``.
@@ -57,7 +57,8 @@ def enqueue(
     """
     table = job_table(model)
     values: dict[str, Any] = {name: bindparam(f"p_{name}", type_=table.c[name].type) for name in columns}
-    values["arguments"] = cast(bindparam("p_arguments", type_=Text), JSONB)
+    for name in ("arguments", "meta") if "meta" in columns else ("arguments",):
+        values[name] = cast(bindparam(f"p_{name}", type_=Text), JSONB)
     if delayed:
         now = func.statement_timestamp(type_=DateTime(timezone=True))
         values["run_at"] = now + bindparam("delay", type_=Interval)

@@ -14,6 +14,7 @@ made, one   make a job object, enqueue it
 meta        what its row says beside its call
 many        enqueue_many: new jobs at once
 current     RunningJob and current_job()
+observed    who is told of the runs of jobs: metrics and traces
 housekeeping  the library's own task and its schedule
 """
 
@@ -22,6 +23,7 @@ from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.many import enqueue_many
 from sqla_jobs.tasks.meta import meta_text
+from sqla_jobs.tasks.observed import Observer, Run, Tracing, Watch, Watching, check_observer
 from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
 from sqla_jobs.tasks.registry import ByName, Registry
@@ -48,17 +50,23 @@ __all__ = [
     "InnerSessions",
     "Limit",
     "Missing",
+    "Observer",
     "Options",
     "Registry",
     "RunningJob",
     "Recurring",
+    "Run",
     "ScopedSessions",
     "Scope",
     "Sessions",
     "Task",
+    "Tracing",
+    "Watch",
+    "Watching",
     "as_current",
     "async_maker",
     "async_of",
+    "check_observer",
     "shut",
     "check_queues",
     "current_job",

@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from sqlalchemy.orm import Session, scoped_session
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
 
 T = TypeVar("T")
+
+
+class Around(Protocol):
+    """Calls something, and has something to do before and after."""
+
+    def around(self, body: Callable[[], Any], /) -> Any: ...
 
 
 @dataclass(frozen=True)
@@ -39,6 +45,8 @@ class RunningJob:
     _checkpoint: Callable[[Any], None] | None = field(default=None, repr=False, compare=False)
     _meter: Meter | None = field(default=None, repr=False, compare=False)
     """None: in the fast lane."""
+    _watch: ClassVar[Around | None] = None
+    """Calls the task, for those who observe it; see `observed_by`. No field: that would cost each job."""
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
         """Say how far the job has come. It costs next to nothing: say it as often as you like.
@@ -112,6 +120,11 @@ def running(
         enqueued_at=job.created_at,
         _meter=meter,
     )
+
+
+def observed_by(job: RunningJob, watch: Around) -> None:
+    """Let the task be called by this, in the context that it runs in."""
+    object.__setattr__(job, "_watch", watch)
 
 
 def progressed(job: RunningJob, outcome: Outcome) -> Outcome:

@@ -14,7 +14,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.attributes import instance_state
 
-from sqla_jobs import flush, lifecycle, wakeup
+from sqla_jobs import commits, flush, lifecycle, wakeup
 from sqla_jobs.arguments import given_to, put
 from sqla_jobs.awaited import Sync, session_of
 from sqla_jobs.errors import EnqueueError, shown
@@ -74,9 +74,16 @@ class _Call:
 
     def enqueue(self, batch: Sequence[JobMixin], tell: lifecycle.Tell) -> list[int]:
         """Enqueue jobs that are checked."""
+
+        def tell_and_count(session: Session, connection: Connection, jobs: Sequence[JobMixin]) -> None:
+            commits.enqueued(session, jobs)
+            tell(session, connection, jobs)
+
         if any(map(lifecycle.is_keyed, batch)):
-            return lifecycle.enqueue_many_unique(self._session, self._model, batch, tell, self._clock)
-        return lifecycle.enqueue_many(self._session, self._model, batch, tell)
+            return lifecycle.enqueue_many_unique(
+                self._session, self._model, batch, tell_and_count, self._clock
+            )
+        return lifecycle.enqueue_many(self._session, self._model, batch, tell_and_count)
 
     def has_savepoints(self) -> bool:
         """False in AUTOCOMMIT, where one statement is all that holds jobs together."""

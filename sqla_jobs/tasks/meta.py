@@ -6,14 +6,20 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+from sqla_jobs.tasks.observed import Tracing
 
-def meta_of(redact: Sequence[str] = ()) -> dict[str, Any] | None:
+
+def meta_of(redact: Sequence[str] = (), tracing: Tracing | None = None) -> dict[str, Any] | None:
     """The ``meta`` of a job that is made now, whichever way it is enqueued; None: nothing.
 
     Parameters:
         redact: the names of the arguments whose values are not to be shown.
+        tracing: knows the trace that it is made in; None: it is not kept.
     """
-    return {"redact": list(redact)} if redact else None
+    meta: dict[str, Any] = {"redact": list(redact)} if redact else {}
+    if tracing is not None and (trace := tracing.carried()):
+        meta["trace"] = dict(trace)
+    return meta or None
 
 
 def meta_text(redact: Sequence[str] = ()) -> str | None:

@@ -13,7 +13,7 @@ from sqlalchemy import Connection, inspect
 from sqlalchemy.orm import Mapper, Session, scoped_session
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 
-from sqla_jobs import flush, lifecycle
+from sqla_jobs import commits, flush, lifecycle
 from sqla_jobs.arguments import given_to, put
 from sqla_jobs.models import Job, JobMixin
 
@@ -61,6 +61,7 @@ def _insert(own: Session, job: JobMixin) -> bool:
         # As a flush that fails: the Session's transaction is over, and its next user is told why.
         own._autobegin_t()._begin().rollback(_capture_exception=True)
         raise
+    commits.enqueued(own, (job,))
     if notice is None:
         flush.tell_many(own, connection, [job])
     else:

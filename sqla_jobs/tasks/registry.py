@@ -31,6 +31,7 @@ from sqla_jobs.tasks.kinds import check_kind
 from sqla_jobs.tasks.limits import Limit, check_limit
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.meta import meta_of
+from sqla_jobs.tasks.observed import Tracing, Watching, check_observer
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import (
     GROUP_TIMEOUT,
@@ -65,6 +66,7 @@ class Registry(Generic[JobT]):
         sessionmaker: Sessions | None = None,
         notify: wakeup.Mode = wakeup.DEFAULT_MODE,
         async_sessionmaker: Any = None,
+        tracing: Tracing | None = None,
     ) -> None:
         given: Any = model
         if not (isinstance(given, type) and issubclass(given, JobMixin) and hasattr(given, "__table__")):
@@ -75,6 +77,9 @@ class Registry(Generic[JobT]):
         self.sessionmaker = maker(sessionmaker)
         self.async_sessionmaker = async_maker(async_sessionmaker)
         self.notify: wakeup.Mode = wakeup.check_mode(notify)
+        self.tracing = check_observer("tracing", tracing, "carried", "enqueuing")
+        self.watching = None if tracing is None else Watching([tracing])
+        """Who observes the jobs that ``work_once`` runs; None: nobody."""
         self._tasks: dict[str, Task[..., Any, JobT]] = {}
         self._schedules: dict[str, Definition] = {}
         self.fast: dict[str, int] = {}
@@ -156,6 +161,7 @@ class Registry(Generic[JobT]):
             on_missing,
             Returned(function, name) if result else None,
             check_limit(limit, name, function, group_commit),
+            self.tracing,
         )
         check_names(task.options.unique.by, name, function)
         self._tasks[name] = task
@@ -304,7 +310,7 @@ class ByName(Generic[JobT]):
         stored = encode_untyped(task, arguments)
         key = options.unique.columns(task, stored)
         values = {"task": task, "arguments": stored, **options.columns(), **key}
-        if (meta := meta_of()) is not None:
+        if (meta := meta_of(tracing=self.registry.tracing)) is not None:
             values["meta"] = meta
         job = make(self.registry.model, values)
         wakeup.mark(job, self.registry.notify)
@@ -314,7 +320,13 @@ class ByName(Generic[JobT]):
     def enqueue(self, session: Sync, task: str, /, **arguments: Any) -> JobT:
         """Make a job of the task of that name in the Session's transaction; see `job`."""
         check_session(session, str(task))
-        return enqueue(session, self.job(task, **arguments))
+        tracing = self.registry.tracing
+        if tracing is None:
+            return enqueue(session, self.job(task, **arguments))
+        with tracing.enqueuing(task) as tell:
+            job = enqueue(session, self.job(task, **arguments))
+            tell(job.id, job.queue)
+            return job
 
 
 def _can_be_name(name: object) -> bool:

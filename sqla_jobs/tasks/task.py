@@ -27,6 +27,7 @@ from sqla_jobs.tasks.kinds import is_async
 from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.made import make
 from sqla_jobs.tasks.meta import meta_of
+from sqla_jobs.tasks.observed import Tracing
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import UNSET, Missing, Options
 from sqla_jobs.tasks.unique import Scope, check_lane
@@ -52,6 +53,7 @@ class Task(Generic[P, R_co, JobT]):
         on_missing: what becomes of a job whose mapped objects are gone.
         returns: how what it returns is kept; None: it is not.
         limit: how many of its jobs may run at once; None: any number.
+        tracing: who knows in which trace its jobs are made; None: nobody.
         is_async: whether it is a coroutine function, and is given an AsyncSession.
     """
 
@@ -69,6 +71,7 @@ class Task(Generic[P, R_co, JobT]):
         on_missing: Missing = "cancel",
         returns: Returned | None = None,
         limit: Limit | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         # Not what is in its __dict__: an attribute `job` of a callable object would hide the method.
         update_wrapper(self, function, updated=())
@@ -86,6 +89,7 @@ class Task(Generic[P, R_co, JobT]):
         self.on_missing: Missing = on_missing
         self.returns = returns
         self.limit = limit
+        self.tracing = tracing
         self.is_async = is_async(function)
 
     def __repr__(self) -> str:
@@ -143,6 +147,7 @@ class Task(Generic[P, R_co, JobT]):
             self.on_missing,
             self.returns,
             self.limit,
+            self.tracing,
         )
 
     def job(self, /, *args: P.args, **kwargs: P.kwargs) -> JobT:
@@ -166,7 +171,7 @@ class Task(Generic[P, R_co, JobT]):
                 "by another name; give it one: @jobs.task(name='…')"
             )
         values = {"task": self.name, "arguments": arguments, **self._columns, **self._keys(arguments)}
-        if (meta := meta_of()) is not None:
+        if (meta := meta_of(tracing=self.tracing)) is not None:
             values["meta"] = meta
         job = make(self.model, values)
         wakeup.mark(job, self.notify)
@@ -206,7 +211,12 @@ class Task(Generic[P, R_co, JobT]):
             TaskDefinitionError: the task has no name that a worker could know it by.
         """
         check_session(session, self.name)
-        return enqueue(session, self.job(*args, **kwargs))
+        if self.tracing is None:
+            return enqueue(session, self.job(*args, **kwargs))
+        with self.tracing.enqueuing(self.name) as tell:
+            job = enqueue(session, self.job(*args, **kwargs))
+            tell(job.id, job.queue)
+            return job
 
     @overload
     def result(

@@ -38,10 +38,10 @@ from typing_extensions import Self
 
 from sqla_jobs.errors import JobsError
 from sqla_jobs.runner import Finished
-from sqla_jobs.tasks import AsyncSessions, Registry, Sessions
+from sqla_jobs.tasks import AsyncSessions, Observer, Registry, Sessions
 from sqla_jobs.worker.crew import Crew, WorkerState
 from sqla_jobs.worker.news import Announcer
-from sqla_jobs.worker.options import Limits, Settings, check_hook
+from sqla_jobs.worker.options import Limits, Settings, check_hook, watching
 from sqla_jobs.worker.outages import report
 from sqla_jobs.worker.parts import Parts, assemble
 from sqla_jobs.worker.signals import on_signals
@@ -93,6 +93,7 @@ class Worker:
         on_failure: called with the worker and a `Finished` after a run that failed, retried or not.
         on_finish: called after every run, after ``on_failure``. Both after the commit; what they
             raise is logged and changes nothing, except that SystemExit ends the thread.
+        observers: who is told of each run, its beginning too, such as ``sqla_jobs.metrics.Prometheus``.
 
     Raises:
         InvalidOption: an option is out of its range.
@@ -119,6 +120,7 @@ class Worker:
         where: SQLColumnExpression[bool] | None = None,
         on_failure: Hook | None = None,
         on_finish: Hook | None = None,
+        observers: Sequence[Observer] = (),
     ) -> None:
         check_hook("on_failure", on_failure)
         check_hook("on_finish", on_finish)
@@ -138,6 +140,7 @@ class Worker:
         )
         self.registry = registry
         self._on_failure, self._on_finish = on_failure, on_finish
+        self._watching = watching(registry, observers)
         self._crew = Crew()
         self._host: asyncio.AbstractEventLoop | None = None
         self._parts: Parts | None = None
@@ -186,10 +189,13 @@ class Worker:
                 ),
                 host=self._host,
                 stop=self.stop,
+                watching=self._watching,
             )
         except BaseException:
             self._crew.end()
             raise
+        if self._watching is not None:
+            self._watching.joins(lambda: self.state)
         self._launch(parts)
         atexit.register(self._at_exit)
         log.info(

@@ -18,7 +18,7 @@ from sqla_jobs.errors import ConfigurationError, JobsError
 from sqla_jobs.lifecycle import Claimed
 from sqla_jobs.runner import Finished, Runner, Slots
 from sqla_jobs.scope.on_loop import JobTask, LoopInterrupter
-from sqla_jobs.tasks import AsyncSessions, InnerSessions, Registry
+from sqla_jobs.tasks import AsyncSessions, InnerSessions, Registry, Watching
 from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.outages import persist, report
 from sqla_jobs.worker.pool import check_pool
@@ -109,11 +109,11 @@ class Loop:
 
     # -- life --------------------------------------------------------------------------------------
 
-    def start(self, slots: Slots) -> None:
+    def start(self, slots: Slots, watching: Watching | None) -> None:
         """Begin to run; never called by the loop itself.
 
         Parameters:
-            slots: of the runner that claims its jobs.
+            slots, watching: of the runner that claims its jobs.
 
         Raises:
             ConfigurationError: the engine is none of psycopg, or its pool is too small.
@@ -121,7 +121,7 @@ class Loop:
         if self.thread is not None:
             self.thread.start()
         try:
-            self._wait_for(greenlet_spawn(self._make_runner, slots))
+            self._wait_for(greenlet_spawn(self._make_runner, slots, watching))
         except BaseException:
             self.end()
             raise
@@ -158,7 +158,7 @@ class Loop:
         finally:
             self._loop.close()
 
-    def _make_runner(self, slots: Slots) -> None:
+    def _make_runner(self, slots: Slots, watching: Watching | None) -> None:
         def wait(seconds: float) -> None:
             await_only(asyncio.sleep(seconds))
 
@@ -168,6 +168,7 @@ class Loop:
             partial(persist, self._crew, self._limit, pause=wait),
             turn=_Turn,
             slots=slots,
+            watching=watching,
         )
         check_pool(self._runner.engine, self.concurrency, "coroutine")
 

@@ -9,14 +9,16 @@ from typing import Any, Final
 
 from sqlalchemy import Engine
 
-from sqla_jobs.errors import ConfigurationError, InvalidOption
+from sqla_jobs.errors import ConfigurationError, InvalidOption, shown
 from sqla_jobs.statements import Filter
 from sqla_jobs.tasks import (
     OWN_QUEUE,
     AsyncSessions,
     Registry,
     Sessions,
+    Watching,
     async_maker,
+    check_observer,
     check_queues,
     sessions_of,
 )
@@ -152,3 +154,20 @@ def check_hook(name: str, hook: object) -> None:
     """Raise InvalidOption if this can be no hook."""
     if hook is not None and not callable(hook):
         raise InvalidOption(f"{name} is {hook!r}; expected a function of the worker and a Finished")
+
+
+def watching(registry: Registry[Any], observers: object) -> Watching | None:
+    """Those who observe the jobs of a worker: its own, and the tracing of its registry; None: nobody.
+
+    Raises:
+        InvalidOption: one of them can be none.
+    """
+    if not isinstance(observers, Sequence) or isinstance(observers, str):
+        raise InvalidOption(f"observers is {shown(observers)}; expected a list: observers=[Prometheus(jobs)]")
+    for each in observers:
+        if each is None:
+            raise InvalidOption("observers has None in it; expected objects such as Prometheus(jobs)")
+        check_observer("one of observers", each)
+    tracing = () if registry.tracing is None else (registry.tracing,)
+    every = [*tracing, *observers]
+    return Watching(every) if every else None

@@ -14,7 +14,7 @@ from sqla_jobs.listener import Listener
 from sqla_jobs.runner import Peers, Runner, check_level
 from sqla_jobs.scheduler import Schedules
 from sqla_jobs.statements import job_table
-from sqla_jobs.tasks import Registry
+from sqla_jobs.tasks import Registry, Watching
 from sqla_jobs.worker.claims import look_for_index
 from sqla_jobs.worker.crew import Crew
 from sqla_jobs.worker.hands import Hands
@@ -59,12 +59,14 @@ def assemble(
     *,
     host: asyncio.AbstractEventLoop | None,
     stop: Callable[[], None],
+    watching: Watching | None,
 ) -> Parts:
     """Put a worker together: see that it can work here, start its loop, write its row.
 
     Parameters:
         host: the event loop for coroutines; None: one of its own.
         stop: stops the worker.
+        watching: who observes its jobs; None: nobody.
 
     Raises:
         ConfigurationError: it cannot work here; nothing of it is left.
@@ -79,7 +81,7 @@ def assemble(
     drains = settings.limits.drain
     peers = Peers(crew.take_suspects, crew.leave_suspects, lambda: crew.heard, drains)
     wait = partial(persist, crew, settings.heartbeat_limit)
-    runner = Runner(registry, settings.sessions, wait, peers, settings.only)
+    runner = Runner(registry, settings.sessions, wait, peers, settings.only, watching=watching)
     check_pool(runner.engine, settings.threads)
     if registry.fast:
         check_level(runner, next(iter(registry.fast)))
@@ -177,5 +179,5 @@ def _started_loop(
         concurrency=settings.concurrency,
         host=host,
     )
-    loop.start(runner.slots)
+    loop.start(runner.slots, runner.watching)
     return loop

@@ -193,12 +193,14 @@ class Upkeep:
             rescued = self._runner.transact(lambda s: lifecycle.rescue(s, model, policy_for, gone=gone))
             if not rescued:
                 return
-            self._announce(
-                [
-                    finished(running(each.job, policy_for(each.job.task)), each.outcome, each.written)
-                    for each in rescued
-                ]
-            )
+            ends = [
+                finished(running(each.job, policy_for(each.job.task)), each.outcome, each.written)
+                for each in rescued
+            ]
+            if self._runner.watching is not None:
+                for each in ends:
+                    self._runner.watching.rescued(each.job, each.state, each.error)
+            self._announce(ends)
 
 
 def _shown(running: Running, progress: Progress | None) -> dict[str, Any]:
