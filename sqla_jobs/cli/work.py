@@ -15,6 +15,7 @@ import click
 
 from sqla_jobs import lifecycle
 from sqla_jobs.cli import asynchronous, database, supervise, target
+from sqla_jobs.cli.metering import Address, metrics_options
 from sqla_jobs.cli.options import duration, url_option
 from sqla_jobs.cli.output import Display
 from sqla_jobs.supervisor.channel import READY, RECYCLED, Channel
@@ -118,6 +119,7 @@ class Recorded(click.Command):
     help="Default: info; warning under the progress bar of a drain.",
 )
 @click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@metrics_options
 @click.pass_context
 def worker_command(
     ctx: click.Context,
@@ -136,6 +138,8 @@ def worker_command(
     drain: bool,
     log_level: str | None,
     log_format: str,
+    metrics_host: str,
+    metrics_port: int | None,
 ) -> None:
     """Run jobs.
 
@@ -148,7 +152,9 @@ def worker_command(
     The database is that of --database-url, else SQLA_JOBS_DATABASE_URL, else DATABASE_URL, else of
     the Jobs' own sessionmaker.
     """
+    metrics = Address(metrics_host, metrics_port)
     if processes is not None:
+        metrics.check(processes)
         display = Display(False, log_level, log_format)
         ctx.exit(supervise.run(ctx.obj, processes, display=display, drain=drain, grace=grace))
     run(
@@ -166,6 +172,7 @@ def worker_command(
         max_jobs=max_jobs,
         max_memory=None if max_memory is None else max_memory * 1024 * 1024,
         drain=drain,
+        metrics=metrics,
     )
 
 
@@ -179,6 +186,7 @@ def run(
     threads: int,
     concurrency: int,
     drain: bool,
+    metrics: Address,
     **options: Any,
 ) -> None:
     """Work until a signal, or until the queue is drained."""
@@ -200,23 +208,25 @@ def run(
             return lifecycle.remaining(session, jobs.model, worker.queues)
 
     progress = display.progress(remaining if channel is None else None)
-    worker = Process(
-        jobs,
-        sessions,
-        queues=queues,
-        threads=threads,
-        async_sessionmaker=asynchronous.sessions(jobs, chosen, concurrency),
-        concurrency=concurrency,
-        drain=drain,
-        replaceable=channel is not None,
-        on_finish=progress.note if drain else None,
-        **options,
-    )
-    worker.channel = channel
-    if orders is not None:
-        orders.worker = worker
-    with progress if drain else nullcontext():
-        worker.run()
+    with metrics.observers(jobs, sessions, 1 if channel is None else channel.place) as observers:
+        worker = Process(
+            jobs,
+            sessions,
+            queues=queues,
+            threads=threads,
+            async_sessionmaker=asynchronous.sessions(jobs, chosen, concurrency),
+            concurrency=concurrency,
+            drain=drain,
+            replaceable=channel is not None,
+            on_finish=progress.note if drain else None,
+            observers=observers,
+            **options,
+        )
+        worker.channel = channel
+        if orders is not None:
+            orders.worker = worker
+        with progress if drain else nullcontext():
+            worker.run()
     if channel is not None and worker.recycled:
         channel.say(RECYCLED)
 

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Final
 
-from sqla_jobs.supervisor.channel import GIVE_BACK, READY, RECYCLED, STOP, VARIABLE, Channel
+from sqla_jobs.supervisor.channel import GIVE_BACK, PLACE, READY, RECYCLED, STOP, VARIABLE, Channel
 
 __all__ = ["Channel", "Supervisor", "delay"]
 
@@ -143,7 +143,7 @@ class Supervisor:
                     self._command,
                     stdin=subprocess.DEVNULL,
                     pass_fds=[theirs.fileno()],
-                    env={**os.environ, VARIABLE: str(theirs.fileno())},
+                    env={**os.environ, VARIABLE: str(theirs.fileno()), PLACE: str(place.number)},
                     # Not in the terminal's group: a Ctrl-C is to reach it once, from here.
                     start_new_session=True,
                 )

@@ -16,6 +16,8 @@ log = logging.getLogger("sqla_jobs")
 
 VARIABLE: Final = "SQLA_JOBS_CHANNEL"
 """Names, in a worker process's environment, the file descriptor of its channel."""
+PLACE: Final = "SQLA_JOBS_PLACE"
+"""Says, likewise, which of its processes this is, from 1 up."""
 READY: Final = b"r"
 """What a worker process says when it has begun to work."""
 RECYCLED: Final = b"n"
@@ -29,8 +31,10 @@ GIVE_BACK: Final = b"g"
 class Channel:
     """A worker process's end of the line to its supervisor."""
 
-    def __init__(self, line: socket.socket) -> None:
+    def __init__(self, line: socket.socket, place: int = 1) -> None:
         self._line = line
+        self.place = place
+        """Which of the supervisor's processes this is, from 1 up; one that takes its place has its number."""
 
     @classmethod
     def inherited(cls, environment: MutableMapping[str, str] = os.environ) -> Channel | None:
@@ -41,6 +45,7 @@ class Channel:
         """
         # Taken out of it: what a job starts is no worker process of this supervisor.
         given = environment.pop(VARIABLE, None)
+        place = environment.pop(PLACE, "")
         if given is None:
             return None
         try:
@@ -53,7 +58,7 @@ class Channel:
         # What a job starts or forks may live for long, and is not to speak or listen here.
         line.set_inheritable(False)
         os.register_at_fork(after_in_child=line.close)
-        return cls(line)
+        return cls(line, int(place) if place.isdecimal() else 1)
 
     def say(self, word: bytes) -> None:
         """Tell the supervisor ``READY`` or ``RECYCLED``."""

@@ -1,0 +1,256 @@
+"""Counters and histograms of the runs of jobs, for Prometheus."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+from sqlalchemy import Engine
+from typing_extensions import Self
+
+from sqla_jobs import commits
+from sqla_jobs.errors import ConfigurationError, GiveBack, InvalidOption, Snooze, shown
+from sqla_jobs.metrics.labels import MOST_QUEUES, Labels
+from sqla_jobs.metrics.missing import missing
+from sqla_jobs.outcome import JobState
+from sqla_jobs.tasks import Registry, RunningJob, Sessions, sessions_of
+
+try:
+    from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
+    from prometheus_client.core import GaugeMetricFamily
+    from prometheus_client.registry import Collector
+except ImportError as error:
+    raise missing("sqla_jobs.metrics.Prometheus", error) from error
+
+COUNTERS: Final = {
+    "enqueued": "Jobs that this process has enqueued, counted after the commit.",
+    "started": "Runs that have begun.",
+    "succeeded": "Runs that succeeded.",
+    "failed": "Runs after which a job failed for good.",
+    "retried": "Runs that failed, after which a job is tried again.",
+    "cancelled": "Runs that ended as cancelled.",
+    "snoozed": "Runs that a job ended by a Snooze.",
+    "given_back": "Runs that were ended for the worker's sake, and are no attempts.",
+    "lost": "Runs of which nothing is recorded: the claim was taken over, or the group ran again.",
+    "rescued": "Jobs that this process has taken from dead workers; also counted as failed or retried.",
+}
+"""What is counted, each by task and queue."""
+BUCKETS: Final = (
+    0.001,
+    0.005,
+    0.01,
+    0.05,
+    0.1,
+    0.5,
+    1.0,
+    5.0,
+    10.0,
+    30.0,
+    60.0,
+    300.0,
+    600.0,
+    1800.0,
+    3600.0,
+)
+"""Seconds: from a millisecond to an hour."""
+HISTOGRAMS: Final = {
+    "wait_seconds": "From when a job was due until it began.",
+    "run_seconds": "How long the task took, without the commit.",
+}
+GAUGES: Final = {
+    "running": "Jobs that run now, by task and queue.",
+    "worker_up": "Workers of this process that take jobs: 1, or 0 while it stops.",
+}
+_BY: Final = ("task", "queue")
+
+_made: WeakKeyDictionary[CollectorRegistry, Prometheus] = WeakKeyDictionary()
+
+
+class Prometheus:
+    """Counts the jobs of a registry, for Prometheus.
+
+    It counts what this process enqueues from the moment that it is made, and what a worker runs that it is
+    given to: ``Worker(jobs, engine, observers=[metrics])``.
+
+    Parameters:
+        jobs: the ``Jobs`` of the application.
+        sessions: an Engine or a sessionmaker, by which the queues are looked at when somebody scrapes; None:
+            the registry's own sessionmaker. Without either there are no figures of queues.
+        registry: where they are registered; None: prometheus_client's own.
+        queues: how many queues have a label of their own; all others are ``other``.
+
+    Raises:
+        ConfigurationError: prometheus_client is not installed; or the registry has such metrics already.
+        InvalidOption: ``jobs`` is no Jobs, ``queues`` no number.
+    """
+
+    def __init__(
+        self,
+        jobs: Registry[Any],
+        sessions: Sessions | Engine | None = None,
+        *,
+        registry: CollectorRegistry | None = None,
+        queues: int = MOST_QUEUES,
+    ) -> None:
+        if not isinstance(jobs, Registry):
+            raise InvalidOption(f"jobs {shown(jobs)}; expected the Jobs of the application: Prometheus(jobs)")
+        if type(queues) is not int or queues < 1:
+            raise InvalidOption(f"queues is {shown(queues)}; expected a whole number from 1 up")
+        self.jobs = jobs
+        self.registry = REGISTRY if registry is None else registry
+        if self.registry in _made:
+            raise ConfigurationError(
+                "this CollectorRegistry has the metrics of a Prometheus already; expected one for each:"
+                " use that one, or give this one its own: Prometheus(jobs, registry=CollectorRegistry())"
+            )
+        self.labels = Labels(jobs.tasks, queues)
+        self._queues: Sessions | None = None
+        self.look_at(jobs.sessionmaker if sessions is None else sessions)
+        names = {f"sqla_jobs_{name}": text for name, text in COUNTERS.items()}
+        self._counters = [Counter(name, text, _BY, registry=None) for name, text in names.items()]
+        self._histograms = [
+            Histogram(f"sqla_jobs_{name}", text, _BY, registry=None, buckets=BUCKETS)
+            for name, text in HISTOGRAMS.items()
+        ]
+        self._running = Gauge("sqla_jobs_running", GAUGES["running"], _BY, registry=None)
+        self._states: list[Callable[[], str]] = []
+        self._series: dict[tuple[str, str], _Series] = {}
+        self._lock = threading.Lock()
+        self._collectors = [*self._counters, *self._histograms, self._running, _Live(self)]
+        for each in self._collectors:
+            self.registry.register(each)
+        _made[self.registry] = self
+        self._unwatch = commits.watch(jobs.model, self._enqueued)
+
+    @classmethod
+    def of(cls, jobs: Registry[Any], sessions: Sessions | Engine) -> Self | Prometheus:
+        """The one that the application has made for its Jobs in the process's registry, or a new one."""
+        made = _made.get(REGISTRY)
+        if made is None or made.jobs is not jobs:
+            return cls(jobs, sessions)
+        if made._queues is None:
+            made.look_at(sessions)
+        return made
+
+    def look_at(self, sessions: Sessions | Engine | None) -> None:
+        """Where the queues are looked at from now on; None: nowhere."""
+        self._queues = None if sessions is None else sessions_of(sessions)
+
+    def close(self) -> None:
+        """Count no more, and leave the CollectorRegistry."""
+        self._unwatch()
+        for each in self._collectors:
+            with suppress(KeyError):  # somebody else has taken it out
+                self.registry.unregister(each)
+        _made.pop(self.registry, None)
+
+    # -- what an observer is told --------------------------------------------------------------------
+
+    def begins(self, job: RunningJob, waited: float, meta: str | None) -> _Run:  # noqa: ARG002 - told of it
+        """A job is about to be run."""
+        series = self._of(job.task, job.queue)
+        series.started.inc()
+        series.running.inc()
+        series.wait_seconds.observe(waited)
+        return _Run(series)
+
+    def rescued(self, job: RunningJob, state: JobState, error: BaseException | None) -> None:
+        """A job was taken from a dead worker."""
+        series = self._of(job.task, job.queue)
+        series.rescued.inc()
+        series.ended(state, error).inc()
+
+    def joins(self, state: Callable[[], str]) -> None:
+        """A worker starts."""
+        self._states = [each for each in self._states if each() != "stopped"] + [state]
+
+    def _enqueued(self, numbers: Mapping[tuple[str, str], int]) -> None:
+        for (task, queue), number in numbers.items():
+            self._of(task, queue).enqueued.inc(number)
+
+    def _of(self, task: str, queue: str) -> _Series:
+        key = self.labels.task(task), self.labels.queue(queue)
+        found = self._series.get(key)
+        if found is None:
+            with self._lock:
+                found = self._series.setdefault(key, _Series(self, *key))
+        return found
+
+    # -- what is scraped -----------------------------------------------------------------------------
+
+    def workers_up(self) -> int:
+        """How many workers of this process take jobs."""
+        return sum(state() == "running" for state in self._states)
+
+    def live(self) -> Iterator[GaugeMetricFamily]:
+        """The gauges that are read at the moment of a scrape."""
+        yield _gauge("worker_up", self.workers_up())
+
+
+class _Series:
+    """All that is counted of one task in one queue: to look for it costs more than to count."""
+
+    def __init__(self, of: Prometheus, task: str, queue: str) -> None:
+        counters = dict(zip(COUNTERS, (each.labels(task, queue) for each in of._counters), strict=True))
+        self.enqueued, self.started = counters["enqueued"], counters["started"]
+        self.rescued, self.lost = counters["rescued"], counters["lost"]
+        self.retried, self.snoozed = counters["retried"], counters["snoozed"]
+        self.given_back = counters["given_back"]
+        self._final = {state: counters[state.value] for state in JobState if state.is_final}
+        self.wait_seconds, self.run_seconds = (each.labels(task, queue) for each in of._histograms)
+        self.running = of._running.labels(task, queue)
+
+    def ended(self, state: JobState | None, error: BaseException | None) -> Counter:
+        """What counts a run that ended so."""
+        if state is None:
+            return self.lost
+        if state in self._final:
+            return self._final[state]
+        if isinstance(error, GiveBack):
+            return self.given_back
+        return self.snoozed if isinstance(error, Snooze) else self.retried
+
+
+class _Run:
+    """One run of a job."""
+
+    __slots__ = ("_began", "_ended", "_series")
+
+    def __init__(self, series: _Series) -> None:
+        self._series = series
+        self._began = self._ended = 0.0
+
+    def enter(self) -> None:
+        self._began = self._began or time.monotonic()
+
+    def leave(self) -> None:
+        self._ended = time.monotonic()
+
+    def over(self, state: JobState | None, error: BaseException | None) -> None:
+        series = self._series
+        series.running.dec()
+        series.ended(state, error).inc()
+        if self._began:
+            # One that cannot be interrupted has not left when its end is recorded in its stead.
+            series.run_seconds.observe((self._ended or time.monotonic()) - self._began)
+
+
+class _Live(Collector):
+    def __init__(self, of: Prometheus) -> None:
+        self._of = of
+
+    def collect(self) -> Iterable[GaugeMetricFamily]:
+        return self._of.live()
+
+    def describe(self) -> Iterable[GaugeMetricFamily]:
+        """Their names, without a look at the database: it is asked for them when they are registered."""
+        return [_gauge(name) for name in GAUGES if name != "running"]
+
+
+def _gauge(name: str, value: float | None = None) -> GaugeMetricFamily:
+    labels = ("queue",) if name.startswith("queue_") else None
+    return GaugeMetricFamily(f"sqla_jobs_{name}", GAUGES[name], value=value, labels=labels)
