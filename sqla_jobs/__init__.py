@@ -4,14 +4,14 @@ import sys as _sys
 
 from sqla_jobs.errors import Cancel, Snooze
 from sqla_jobs.jobs import Jobs
-from sqla_jobs.lifecycle import Cancelled, Retried, Synced
+from sqla_jobs.lifecycle import Cancelled, Deleted, Retried, Synced
 from sqla_jobs.meter import Progress
 from sqla_jobs.models import Job, JobMixin, Schedule, metadata
 from sqla_jobs.outcome import JobState
 from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.runner import Finished
 from sqla_jobs.tasks import Limit, Task, current_job
-from sqla_jobs.verbs import cancel, pause, prune, resume, retry
+from sqla_jobs.verbs import cancel, delete, pause, prune, resume, retry
 from sqla_jobs.worker import Worker
 
 if "alembic.autogenerate" in _sys.modules:  # imported from an env.py: teach autogenerate our tables
@@ -20,6 +20,7 @@ if "alembic.autogenerate" in _sys.modules:  # imported from an env.py: teach aut
 __all__ = [
     "Cancel",
     "Cancelled",
+    "Deleted",
     "Finished",
     "Job",
     "JobMixin",
@@ -36,6 +37,7 @@ __all__ = [
     "Worker",
     "cancel",
     "current_job",
+    "delete",
     "metadata",
     "pause",
     "prune",

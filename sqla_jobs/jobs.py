@@ -11,7 +11,7 @@ from sqlalchemy import Connection, Engine
 from sqla_jobs import lifecycle, runner
 from sqla_jobs.awaited import Sync, method, session_of
 from sqla_jobs.errors import InvalidOption, TaskDefinitionError, shown
-from sqla_jobs.lifecycle import Cancelled, Retried
+from sqla_jobs.lifecycle import Cancelled, Deleted, Retried
 from sqla_jobs.meter import Progress
 from sqla_jobs.models import (
     Companions,
@@ -44,7 +44,7 @@ from sqla_jobs.tasks import (
     enqueue_many,
     keep_house,
 )
-from sqla_jobs.verbs import PRUNED, WEEK, cancel, pause, progress, prune, resume, retry
+from sqla_jobs.verbs import PRUNED, WEEK, cancel, delete, pause, progress, prune, resume, retry
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
 if TYPE_CHECKING:  # see tasks.sessions
@@ -287,7 +287,7 @@ class Jobs(Recurring[JobT]):
         """
         return enqueue_many(self.model, session, jobs)
 
-    # -- cancel, retry, prune, pause ------------------------------------------------------------------
+    # -- cancel, retry, delete, prune, pause ----------------------------------------------------------
 
     @method
     def cancel(self, session: Sync, job: int | JobT, *, now: dt.datetime | None = None) -> Cancelled:
@@ -341,6 +341,15 @@ class Jobs(Recurring[JobT]):
             DuplicateJob: another job holds its unique key.
         """
         return retry(session, job, again=again, model=self.model, now=now)
+
+    @method
+    def delete(self, session: Sync, job: int | JobT) -> Deleted:
+        """Delete a job that does not run, in the Session's transaction. See `sqla_jobs.delete`.
+
+        Raises:
+            JobNotFound: there is none of that id.
+        """
+        return delete(session, job, model=self.model)
 
     @method
     def progress(self, session: Sync, job: int | JobT) -> Progress | None:

@@ -1,4 +1,4 @@
-"""The verbs of what is there already, as plain functions: cancel, retry, prune, pause. Session first.
+"""The verbs of what is there already, as plain functions: cancel, retry, delete, prune, pause. Session first.
 
 Each is awaited on an AsyncSession.
 """
@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import lifecycle
 from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.errors import InvalidOption, shown
-from sqla_jobs.lifecycle import Cancelled, Retried
+from sqla_jobs.lifecycle import Cancelled, Deleted, Retried
 from sqla_jobs.meter import Progress
 from sqla_jobs.models import Job, JobMixin, check_queue
 from sqla_jobs.outcome import JobState
@@ -86,6 +86,30 @@ def retry(
     own = session_of(session, "retry")
     model, job_id = _found(own, "retry", model, job)
     return lifecycle.retry(own, model, job_id, again=again, now=now)
+
+
+@verb
+def delete(session: Sync, job: int | JobMixin, *, model: type[JobMixin] = Job) -> Deleted:
+    """Delete a job that does not run, in the Session's transaction; waits for nobody who has it locked.
+
+    Nothing of it is left, and its unique key is free. A foreign key with ON DELETE CASCADE or SET NULL does
+    what it says, and waits for the rows that it changes.
+
+    Parameters:
+        job: its id, or itself.
+        model: the job model, for an id; `Jobs.delete` knows its own.
+
+    Returns:
+        What was done: ``deleted``; or nothing was written, because it is ``running``, or ``busy`` (somebody
+        has it locked: ask again), or ``referenced`` by a row whose foreign key does not let it go.
+
+    Raises:
+        JobNotFound: there is none of that id.
+        InvalidOption: it is no id, nor a job that is enqueued.
+    """
+    own = session_of(session, "delete")
+    model, job_id = _found(own, "delete", model, job)
+    return lifecycle.delete(own, model, job_id)
 
 
 @verb

@@ -127,7 +127,12 @@ def announce(session: Session, model: type[JobMixin], payloads: Collection[str])
 
 def ask_to_cancel(session: Session, model: type[JobMixin], worker_id: int, job_id: int, claim: int) -> None:
     """Tell a worker, with the commit, that a cancel was requested of what it runs under that claim."""
-    announce(session, model, [f"cancel:{worker_id}:{job_id}:{claim}"])
+    announce(session, model, [cancel_of(worker_id, job_id, claim)])
+
+
+def cancel_of(worker_id: int, job_id: int, claim: int) -> str:
+    """What a worker is told by that."""
+    return f"cancel:{worker_id}:{job_id}:{claim}"
 
 
 # -- after the commit ------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.errors import InvalidFilter
 from sqla_jobs.inspection.cursors import Cursor
 from sqla_jobs.inspection.filters import ALL, JobFilter
-from sqla_jobs.inspection.rows import Page, row_of
+from sqla_jobs.inspection.rows import Count, Page, row_of
 from sqla_jobs.lifecycle.sent import execute
 from sqla_jobs.models import Job, JobMixin
 from sqla_jobs.outcome import JobState
@@ -21,7 +21,10 @@ from sqla_jobs.statements import Line
 
 Model = type[JobMixin]
 
-LOOK: Final = 50_000
+LOOK: Final = 10_000
+_FEW: Final = 2_000
+_UNPACKED: Final = 2_500
+"""Jobs whose errors are looked through: each is to be unpacked, with its tracebacks."""
 MOST: Final = 1_000
 """Jobs of a page."""
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
@@ -49,7 +52,8 @@ def list_jobs(
         cursor: ``next`` of the page before, for the same filter; None: the first one.
         limit: jobs of a page, at most 1,000.
         look: among so many jobs it looks for them, at least 10, and then gives what it has; the page says so,
-            and its ``next`` goes on from there. A filter that no job satisfies does not read the table.
+            and its ``next`` goes on from there. A filter that no job satisfies does not read the table. By
+            their errors, which take longest, it looks among 2,500 at most.
         now: what the time is taken to be, for ages; None: the database's clock.
 
     Raises:
@@ -72,8 +76,7 @@ class _Order:
     """In which order a filter's jobs are, and what of the filter that order says already."""
 
     name: str
-    line: Line | None = None
-    """None: queued or running jobs, which have ways of their own."""
+    line: Line
     says: frozenset[str] = frozenset()
 
 
@@ -84,9 +87,10 @@ def _order_of(where: JobFilter) -> _Order:
         return _Order("newest", statements.NEWEST)
     state = where.states[0]
     if state is JobState.QUEUED:
-        return _Order("queued", None, frozenset({"states", "queue"}))
+        line = statements.QUEUED if where.queue is None else statements.IN_QUEUE
+        return _Order("queued", line, frozenset({"states", "queue"}))
     if state is JobState.RUNNING:
-        return _Order("running", None, frozenset({"states"}))
+        return _Order("running", statements.RUNNING, frozenset({"states"}))
     line = statements.DUE if state is JobState.SCHEDULED else statements.FINISHED[state.value]
     return _Order(line.name, line, frozenset({"states"}))
 
@@ -113,21 +117,40 @@ class Walk:
     def page(self, cursor: str | None, limit: int, look: int) -> Page:
         """The next jobs."""
         mark = None if cursor is None else Cursor.parse(cursor, self._order.name)
+        look = self._bounded(look)
         if not self._find_schedule():
             return Page((), None, 0, True)
-        if self._order.line is not None:
-            return self._along(self._order.line, mark, limit, look)
         if self._order.name == "queued":
             return self._queued(mark, limit, look)
-        return self._running(mark, limit, look)
+        if self._order.name == "running":
+            return self._running(mark, limit, look)
+        return self._along(self._order.line, mark, limit, look)
+
+    def _bounded(self, look: int) -> int:
+        return look if self._where.error is None else min(look, _UNPACKED)
+
+    def count(self, at_most: int, look: int) -> Count:
+        """How many there are."""
+        if not self._find_schedule():
+            return Count(0)
+        look = self._bounded(look)
+        line, condition = self._order.line, self.condition()
+        of_line = self._of_line(line)
+        number = self._execute(
+            statements.number_of(self._model, line, condition, at_most, look), **(of_line | self._given)
+        ).scalar_one()
+        if number > at_most:
+            return Count(at_most, exact=False)
+        if condition is None:
+            return Count(number)
+        seen = self._execute(statements.number_of(self._model, line, None, look, look), **of_line)
+        return Count(number, exact=seen.scalar_one() < look)
 
     def _find_schedule(self) -> bool:
         name = self._where.schedule
         if name is None:
             return True
         self._schedule_id = self._execute(statements.schedule_id(self._model), p_name=name).scalar()
-        if self._order.line is statements.TICKS:
-            self._given["p_schedule_id"] = self._schedule_id
         return self._schedule_id is not None
 
     def condition(self) -> Any:
@@ -160,16 +183,26 @@ class Walk:
             return self._among_tied(line, mark, limit, look)
         if line.by_id and condition is None:  # no job is looked at that is not shown
             return self._stretch(line, mark, None, limit, None, limit)
-        number, first, last = self._execute(
-            statements.edge(self._model, line, look), p_from=mark.key, **self._of_line(line)
-        ).one()
-        stop = last if number >= look else None
-        if stop is not None and first == stop:
+        # Where all that is looked at is shown, a few will do, unless too many of these are of one moment.
+        page, stop = None, None
+        for asked in [_FEW, look] if condition is None and look > _FEW else [look]:
+            if page is not None and page.complete:
+                break
+            number, first, last = self._execute(
+                statements.edge(self._model, line, asked), p_from=mark.key, **self._of_line(line)
+            ).one()
+            stop = last if number >= asked else None
+            if stop is None or first != stop:
+                page = self._stretch(line, mark, condition, limit, stop, number)
+            else:
+                page = None
+        if page is None:
             return self._among_tied(line, Cursor(line.name, stop, None, None, True), limit, look)
-        return self._stretch(line, mark, condition, limit, stop, number)
+        return page
 
     def _of_line(self, line: Line) -> dict[str, Any]:
-        return {"p_schedule_id": self._schedule_id} if line.of_schedule else {}
+        values = {"schedule_id": self._schedule_id, "queue": self._where.queue}
+        return {} if line.of is None else {f"p_{line.of}": values[line.of]}
 
     def _stretch(
         self, line: Line, mark: Cursor, condition: Any, limit: int, stop: Any, looked_at: int
@@ -213,15 +246,13 @@ class Walk:
     # -- queued and running ------------------------------------------------------------------------
 
     def _queued(self, mark: Cursor | None, limit: int, look: int) -> Page:
-        queue = self._where.queue
-        given = dict(self._given)
-        if queue is not None:
-            given["p_queue"] = queue
+        line = self._order.line
+        given = self._given | self._of_line(line)
         if mark is not None:
             given |= {"p_priority": mark.priority, "p_run_at": mark.key, "p_id": mark.id}
         found = self._execute(
             statements.queued_page(
-                self._model, self.condition(), limit + 1, look, queue is not None, mark is not None
+                self._model, self.condition(), limit + 1, look, line.of is not None, mark is not None
             ),
             **given,
         ).all()

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from sqla_jobs.outcome import JobState
+from sqla_jobs.redaction import MASK, mask
 
 
 @dataclass(frozen=True)
@@ -177,8 +178,7 @@ def _shown(row: Any) -> dict[str, Any]:
     }
 
 
-def _masked(arguments: Any, names: Iterable[str]) -> dict[str, Any]:
-    hidden = frozenset(names)
-    if not isinstance(arguments, dict):
-        return {"(not readable)": "[redacted]" if hidden else arguments}
-    return {name: "[redacted]" if name in hidden else value for name, value in arguments.items()}
+def _masked(arguments: Any, names: Collection[str]) -> dict[str, Any]:
+    if not isinstance(arguments, dict):  # it is more than Python can read
+        return {"(not readable)": MASK if names else arguments}
+    return mask(arguments, names)

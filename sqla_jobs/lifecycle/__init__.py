@@ -12,6 +12,8 @@ them with ``AsyncSession.run_sync``.
     cancels    cancel, of one job or of all that wait
     retries    retry, of one job that is over or waits
     results    left, progress: what became of a job, or how far it has come
+    deletes    delete, of one job; removals: what foreign keys say to that
+    batches    cancel_many, retry_many, delete_many: of jobs that somebody has chosen
     prunes     prune, of all that finished long ago
     definitions  sync, disable_absent: the schedules of the code, written to their rows
     schedules  next_times, due_schedules, busy_schedules, make_due: their jobs; list_schedules
@@ -21,9 +23,11 @@ them with ``AsyncSession.run_sync``.
     workers    register, heartbeat, goodbye; rescue, for who says none of these any more; health
 """
 
+from sqla_jobs.lifecycle.batches import Batch, cancel_many, delete_many, retry_many
 from sqla_jobs.lifecycle.by_hand import run_schedule, switch_schedule
 from sqla_jobs.lifecycle.cancels import Cancelled, cancel, cancel_waiting
 from sqla_jobs.lifecycle.definitions import Definition, Synced, disable_absent, sync
+from sqla_jobs.lifecycle.deletes import ANY_STATE, Deleted, delete
 from sqla_jobs.lifecycle.enqueued import Tell, can_insert, enqueue_many, insert
 from sqla_jobs.lifecycle.filters import index_of_claims
 from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join, remove
@@ -85,12 +89,15 @@ from sqla_jobs.lifecycle.workers import (
 )
 
 __all__ = [
+    "ANY_STATE",
     "Advance",
+    "Batch",
     "Cancelled",
     "Claimed",
     "Clock",
     "Counted",
     "Definition",
+    "Deleted",
     "DueSchedule",
     "Health",
     "Knowledge",
@@ -110,12 +117,15 @@ __all__ = [
     "busy_schedules",
     "can_insert",
     "cancel",
+    "cancel_many",
     "cancel_requests",
     "cancel_waiting",
     "check_age",
     "claim",
     "claim_counted",
     "claim_either",
+    "delete",
+    "delete_many",
     "deny_lock",
     "disable_absent",
     "due_schedules",
@@ -156,6 +166,7 @@ __all__ = [
     "rescue",
     "resume",
     "retry",
+    "retry_many",
     "run_schedule",
     "standing",
     "switch_schedule",

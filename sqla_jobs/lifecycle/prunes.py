@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import datetime as dt
 import logging
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import statements
 from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle.cancels import expire
-from sqla_jobs.lifecycle.sent import Model, execute, target
+from sqla_jobs.lifecycle.removals import Removal
+from sqla_jobs.lifecycle.sent import Model, execute
 from sqla_jobs.outcome import JobState
-from sqla_jobs.statements import PRUNE_BATCH, Reference
+from sqla_jobs.statements import PRUNE_BATCH
 
 log = logging.getLogger("sqla_jobs")
 
@@ -96,16 +95,14 @@ class _Pruning:
         self._session = session
         self._model = model
         self._now = now
-        self._references: list[Reference] | None = None
-        self._refused: Counter[str] = Counter()
-
-    def _execute(self, statement: Any, **parameters: Any) -> Any:
-        return execute(self._session, self._model, statement, **parameters)
+        self._removal = Removal(session, model)
 
     def find(self, walk: _Walk, limit: int) -> list[int]:
         """The next jobs to delete."""
         return walk.found(
-            self._execute(
+            execute(
+                self._session,
+                self._model,
                 statements.prunable(self._model, walk.state.value, limit),
                 older_than=walk.age,
                 p_from=walk.reached,
@@ -116,62 +113,21 @@ class _Pruning:
 
     def delete(self, walk: _Walk, ids: list[int]) -> set[int]:
         """Delete those of the jobs that may be; returns which."""
-        if self._references is None:
-            oid = self._execute(statements.which_table(self._model), p_id=ids[0]).scalar()
-            found = self._execute(statements.references(), oid=oid)
-            self._references = [Reference(*row) for row in found]
-        # Asked, rather than refused one by one: where an application refers to each of its jobs, a prune
-        # meets them all every time.
-        for reference in self._references:
-            if reference.column is not None and ids:
-                kept = set(self._execute(statements.referred(reference), ids=ids).scalars())
-                self._refused[f"{reference.schema}.{reference.table}"] += len(kept)
-                ids = [each for each in ids if each not in kept]
-        return self._halved(walk, ids)
+        statement = statements.prune(self._model, walk.state.value)
 
-    def _halved(self, walk: _Walk, ids: list[int]) -> set[int]:
-        if not ids:
-            return set()
-        connection = self._session.connection(bind_arguments=target(self._model))
-        try:
-            with connection.begin_nested():
-                gone = self._execute(
-                    statements.prune(self._model, walk.state.value),
-                    ids=ids,
-                    older_than=walk.age,
-                    now=self._now,
-                )
-                deleted = set(gone.scalars())
-                self._check_deferred()
-        except IntegrityError as error:
-            if len(ids) == 1:
-                self._refused[_table_of(error)] += 1
-                return set()
-            middle = len(ids) // 2
-            return self._halved(walk, ids[:middle]) | self._halved(walk, ids[middle:])
-        return deleted
+        def prune(ids: list[int]) -> Iterable[int]:
+            given: dict[str, Any] = {"ids": ids, "older_than": walk.age, "now": self._now}
+            gone: Iterable[int] = execute(self._session, self._model, statement, **given).scalars()
+            return gone
 
-    def _check_deferred(self) -> None:
-        """Let a deferrable foreign key refuse now, and not the commit with all that is in it."""
-        deferrable = [each for each in self._references or () if each.deferrable]
-        deferred = tuple(each.name for each in deferrable if each.deferred)
-        if deferrable:
-            names = tuple(each.name for each in deferrable)
-            self._execute(statements.check_references(names, False))
-        if deferred:
-            self._execute(statements.check_references(deferred, True))
+        return self._removal.remove(ids, prune)
 
     def tell(self) -> None:
         """Log what was refused."""
-        if refused := +self._refused:
+        if refused := +self._removal.refused:
             told = ", ".join(f"{number:,} by {table}" for table, number in refused.items())
             log.warning(
                 "%s finished job(s) cannot be pruned, since rows refer to them: %s; a foreign key with "
                 "ON DELETE SET NULL or CASCADE would let them go", f"{refused.total():,}", told,
                 extra={"refused": dict(refused)},
             )  # fmt: skip
-
-
-def _table_of(error: IntegrityError) -> str:
-    told: Any = getattr(error.orig, "diag", None)
-    return f"{getattr(told, 'schema_name', None)}.{getattr(told, 'table_name', None)}"

@@ -8,21 +8,25 @@
     scheduled    promote, next_due: waiting for their time
     cancelled    seize, glance, cancel, cancel_waiting: not wanted any more
     retried      stopped, retry: to run once more
+    batches      seize_all, cancel_seized, retry_seized, delete_seized: many that somebody has chosen
     unique       window, window_of, holders: unique keys
     results      result, progress: what a job has come to
     finished     prunable, prune, and references, referred, which_table, check_references: what keeps a row
     unfinished   remaining, has_work, unfinished: what is left to do
     by_hand      run_schedule, switch_schedule
     limits       choose, without_key, set_keys, try_keys, begin, at_work: jobs of tasks with a limit
-    pauses       pause, resume, paused, open_queues
+    pauses       pause, resume, paused, open_queues, all_queues
     liveness     lock, unlock, say_locked, say_unlocked, unheld: which of them hold their lock
     definitions  standing_schedules, asserted, define, redefine, undefine, disable_absent: those of the code
     schedules    next_times, due, busy_schedules, make_due, advance, all_schedules: schedules and their jobs
     looks        edge, stretch, queued_page, running_page: the jobs of a list, by a bounded look
+    lines        the orders of jobs that an index has
+    counts       number_of, numbers_by_state, queue_heads, queue_depths, …: counted up to a limit
+    buckets      finished_by_bucket, times_by_bucket: what finished when
     wanted       wanted, schedule_id: which of them
     details      detail: what is shown of a job
     notices      notify, listen, and what the listening connection needs
-    workers      register, heartbeat, goodbye, bury, forget, known, health: the processes
+    workers      register, heartbeat, goodbye, bury, forget, known, health, all_workers: the processes
     filters      which jobs a worker claims: a condition of the application's own
     examined     what the doctor asks: the catalog, the server, samples of the work; a package
     claim_index  index_ddl, explain_claim, plan_by_index: the index of a filtered claim
@@ -45,9 +49,19 @@ ANALYZE. So each of them is written for one plan and leaves the planner, as far 
 would be cheaper on a small table and ruinous on a large one. tests/test_plans.py holds them to it.
 """
 
+from sqla_jobs.statements.batches import cancel_seized, delete_seized, retry_seized, seize_all, states_of
+from sqla_jobs.statements.buckets import finished_by_bucket, times_by_bucket
 from sqla_jobs.statements.by_hand import run_schedule, switch_schedule
 from sqla_jobs.statements.cancelled import cancel, cancel_waiting, glance, seize
 from sqla_jobs.statements.claim_index import UNFILTERED, explain_claim, index_ddl, plan_by_index
+from sqla_jobs.statements.counts import (
+    by_queue,
+    finished_since,
+    number_of,
+    numbers_by_state,
+    queue_depths,
+    queue_heads,
+)
 from sqla_jobs.statements.definitions import (
     asserted,
     clock,
@@ -79,22 +93,11 @@ from sqla_jobs.statements.finished import (
 )
 from sqla_jobs.statements.grouped import claim_either, finish_group, join
 from sqla_jobs.statements.limits import at_work, begin, choose, set_keys, try_keys, without_key
+from sqla_jobs.statements.lines import DUE, FINISHED, IN_QUEUE, NEWEST, OLDEST, QUEUED, RUNNING, TICKS, Line
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
-from sqla_jobs.statements.looks import (
-    DUE,
-    FINISHED,
-    NEWEST,
-    OLDEST,
-    TICKS,
-    Line,
-    edge,
-    queued_page,
-    running_page,
-    stretch,
-    tied,
-)
+from sqla_jobs.statements.looks import edge, queued_page, running_page, stretch, tied
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
-from sqla_jobs.statements.pauses import open_queues, pause, paused, resume
+from sqla_jobs.statements.pauses import all_queues, open_queues, pause, paused, resume
 from sqla_jobs.statements.queued import claim, take, take_due
 from sqla_jobs.statements.results import progress, result
 from sqla_jobs.statements.retried import retry, stopped
@@ -135,7 +138,16 @@ from sqla_jobs.statements.terms import (
 from sqla_jobs.statements.unfinished import has_work, remaining, unfinished
 from sqla_jobs.statements.unique import holders, window, window_of
 from sqla_jobs.statements.wanted import schedule_id, wanted
-from sqla_jobs.statements.workers import bury, forget, goodbye, health, heartbeat, known, register
+from sqla_jobs.statements.workers import (
+    all_workers,
+    bury,
+    forget,
+    goodbye,
+    health,
+    heartbeat,
+    known,
+    register,
+)
 
 __all__ = [
     "CLAIMED",
@@ -177,12 +189,30 @@ __all__ = [
     "DUE",
     "FINISHED",
     "Line",
+    "IN_QUEUE",
     "NEWEST",
     "OLDEST",
+    "QUEUED",
+    "RUNNING",
     "TICKS",
     "define",
     "detail",
     "edge",
+    "all_queues",
+    "all_workers",
+    "by_queue",
+    "cancel_seized",
+    "delete_seized",
+    "retry_seized",
+    "seize_all",
+    "states_of",
+    "finished_by_bucket",
+    "times_by_bucket",
+    "finished_since",
+    "number_of",
+    "numbers_by_state",
+    "queue_depths",
+    "queue_heads",
     "queued_page",
     "running_page",
     "schedule_id",

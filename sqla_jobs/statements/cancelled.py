@@ -8,6 +8,7 @@ from sqlalchemy import (
     BigInteger,
     DateTime,
     Executable,
+    Table,
     Text,
     and_,
     bindparam,
@@ -51,19 +52,19 @@ def cancel(model: Model) -> Executable:
     For a row that the transaction has locked by `seize`.
     """
     job = job_table(model)
+    return update(job).where(job.c.id == bindparam("p_id", type_=BigInteger)).values(cancelled_values(job))
+
+
+def cancelled_values(job: Table) -> dict[str, Any]:
+    """What a cancel sets of a job: of one that runs, only that it is asked for."""
     runs = job.c.state == state("running")
-    return (
-        update(job)
-        .where(job.c.id == bindparam("p_id", type_=BigInteger))
-        .values(
-            state=case((runs, job.c.state), else_=state("cancelled")),
-            finished_at=case((runs, null()), else_=now()),
-            cancel_requested_at=func.coalesce(
-                job.c.cancel_requested_at, now(), type_=DateTime(timezone=True)
-            ),
-            unique_held=case((runs, job.c.unique_held), else_=held_when_over(job)),
-        )
-    )
+    asked = func.coalesce(job.c.cancel_requested_at, now(), type_=DateTime(timezone=True))
+    return {
+        "state": case((runs, job.c.state), else_=state("cancelled")),
+        "finished_at": case((runs, null()), else_=now()),
+        "cancel_requested_at": asked,
+        "unique_held": case((runs, job.c.unique_held), else_=held_when_over(job)),
+    }
 
 
 @once

@@ -12,7 +12,6 @@ from sqlalchemy import (
     DateTime,
     Executable,
     Interval,
-    TableValuedAlias,
     bindparam,
     cast,
     column,
@@ -25,7 +24,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from sqla_jobs.statements.terms import Model, is_, job_table, now, once, rows, state
+from sqla_jobs.statements.terms import Model, each_id, is_, job_table, now, once, one_of, rows, state
 from sqla_jobs.statements.unique import is_free
 
 PRUNE_BATCH: Final = 1000
@@ -77,7 +76,7 @@ def prune(model: Model, final: str) -> Executable:
     done. Index: the primary key.
     """
     job = job_table(model)
-    each = _ids()
+    each = each_id()
     free = (
         select(job.c.id)
         .where(
@@ -86,7 +85,7 @@ def prune(model: Model, final: str) -> Executable:
             job.c.state.op("||")(text("''")) == state(final),
             func.coalesce(job.c.finished_at, _NEVER) <= _cutoff(),
             is_free(job),
-            *_one(each),
+            *one_of(each),
         )
         .with_for_update(of=job, skip_locked=True)
         .cte("free")
@@ -165,7 +164,7 @@ def referred(reference: Reference) -> Executable:
     assert reference.column is not None
     here: ColumnClause[Any] = column(reference.column)
     row = table(reference.table, here, column("id"), schema=reference.schema).alias("referring")
-    each = _ids()
+    each = each_id()
     found = select(row.c[reference.column]).where(row.c[reference.column] == each.c.id)
     if reference.is_own:
         found = found.where(row.c.id != func.all(bindparam("ids", type_=ARRAY(BigInteger))))
@@ -177,14 +176,3 @@ def check_references(names: tuple[str, ...], deferred: bool) -> Executable:
     """Check these deferrable foreign keys at once from now on, or else at the commit."""
     listed = ", ".join(names).replace(":", r"\:")  # which is no parameter's colon
     return text(f"SET CONSTRAINTS {listed} {'DEFERRED' if deferred else 'IMMEDIATE'}")
-
-
-def _ids() -> TableValuedAlias:
-    """The parameter ``ids`` as rows of one column, ``id``."""
-    return func.unnest(bindparam("ids", type_=ARRAY(BigInteger))).table_valued("id").render_derived("each")
-
-
-def _one(each: TableValuedAlias) -> list[ColumnElement[bool]]:
-    # To the planner a range of an unknown column leaves a single row: see among_claims.
-    first, last = (literal_column(f"'{number}'", BigInteger) for number in (-(2**63), 2**63 - 1))
-    return [each.c.id.between(first, last)]

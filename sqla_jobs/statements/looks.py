@@ -8,13 +8,11 @@ looked at by their ids.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy import (
     BigInteger,
     ColumnElement,
-    DateTime,
     Executable,
     SmallInteger,
     Text,
@@ -29,67 +27,21 @@ from sqlalchemy import (
 )
 
 from sqla_jobs.statements.details import shown_columns
+from sqla_jobs.statements.lines import (
+    FIRST_ID,
+    LAST_ID,
+    MOMENT,
+    NEVER,
+    Line,
+    claim_order,
+    ends_of,
+    entries,
+    of_line,
+    on_line,
+    reached,
+    start_of,
+)
 from sqla_jobs.statements.terms import Model, is_, job_table, once, rows, state
-
-_MOMENT: Final = DateTime(timezone=True)
-_FIRST_ID: Final = literal_column(f"'{-(2**63)}'", BigInteger)
-_LAST_ID: Final = literal_column(f"'{2**63 - 1}'", BigInteger)
-_EVER: Final = literal_column("'-infinity'", _MOMENT)
-_NEVER: Final = literal_column("'infinity'", _MOMENT)
-
-
-@dataclass(frozen=True)
-class Line:
-    """An order of jobs by a key of one column, and within it by the id."""
-
-    name: str
-    key: str
-    descending: bool
-    state: str | None = None
-    """Only jobs of this state are in its index."""
-    of_schedule: bool = False
-    """Only jobs of the schedule ``:p_schedule_id``."""
-
-    @property
-    def by_id(self) -> bool:
-        """Whether the key is the id, so that no two jobs have the same."""
-        return self.key == "id"
-
-
-NEWEST: Final = Line("newest", "id", descending=True)
-OLDEST: Final = Line("oldest", "id", descending=False)
-DUE: Final = Line("scheduled", "run_at", descending=False, state="scheduled")
-TICKS: Final = Line("schedule", "tick_at", descending=True, of_schedule=True)
-FINISHED: Final = {
-    each: Line(each, "finished_at", descending=True, state=each)
-    for each in ("succeeded", "failed", "cancelled")
-}
-
-
-def _within(job: Any, line: Line) -> list[ColumnElement[bool]]:
-    conditions: list[ColumnElement[bool]] = []
-    if line.state is not None:
-        conditions.append(job.c.state == state(line.state))
-    if line.of_schedule:
-        conditions.append(job.c.schedule_id == bindparam("p_schedule_id", type_=BigInteger))
-        conditions.append(job.c.tick_at.is_not(None))
-    return conditions
-
-
-def _ends(line: Line) -> tuple[ColumnElement[Any], ColumnElement[Any], Any]:
-    """The key before all others and the one behind them, in the order of the line, and the key's type."""
-    ends = (_FIRST_ID, _LAST_ID, BigInteger()) if line.by_id else (_EVER, _NEVER, _MOMENT)
-    return (ends[1], ends[0], ends[2]) if line.descending else ends
-
-
-def _start(line: Line) -> ColumnElement[Any]:
-    first, _, kind = _ends(line)
-    return func.coalesce(bindparam("p_from", None, kind), first, type_=kind)
-
-
-def _reached(line: Line, key: Any, start: Any) -> ColumnElement[bool]:
-    reached: ColumnElement[bool] = key <= start if line.descending else key >= start
-    return reached
 
 
 @once
@@ -102,23 +54,11 @@ def edge(model: Model, line: Line, look: int) -> Executable:
     `prunable`: a range of which the planner knows no bounds it takes for a few rows, and sorts them.
     """
     job = job_table(model)
-    key = job.c[line.key]
-    chosen = select(key.label("key"), job.c.state.label("state")) if line.state else select(key.label("key"))
-    order = [key.desc()] if line.descending else [key]
-    if line.key == "finished_at":
-        assert line.state is not None
-        chosen = chosen.where(
-            tuple_(job.c.state, key) <= tuple_(state(line.state), _start(line)), key.is_not(None)
-        )
-        order = [job.c.state.desc(), *order]
-    else:
-        chosen = chosen.where(*_within(job, line), _reached(line, key, _start(line)))
-    if line.of_schedule:
-        order = [job.c.schedule_id.desc(), *order]
-    found = chosen.order_by(*order).limit(rows(look)).subquery("found")
+    key = job.c[line.key].label("key")
+    found = entries(job, line, look, key, start=start_of(line)).subquery("found")
     ends = func.max(found.c.key), func.min(found.c.key)
     told = select(func.count(), *(ends if line.descending else reversed(ends)))
-    return told.where(found.c.state == state(line.state)) if line.state else told
+    return told.where(of_line(line, found))
 
 
 def stretch(model: Model, line: Line, where: ColumnElement[bool] | None, limit: int) -> Executable:
@@ -129,15 +69,15 @@ def stretch(model: Model, line: Line, where: ColumnElement[bool] | None, limit: 
     ``p_schedule_id`` for `TICKS`. Index: that of `edge`, whose stretch it reads up to the last job found.
     """
     job = job_table(model)
-    key, start = job.c[line.key], _start(line)
-    _, last, kind = _ends(line)
-    first_id = _LAST_ID if line.descending else _FIRST_ID
+    key, start = job.c[line.key], start_of(line)
+    _, last, kind = ends_of(line)
+    first_id = LAST_ID if line.descending else FIRST_ID
     known = func.coalesce(bindparam("p_id", None, BigInteger), first_id, type_=BigInteger)
     stop = func.coalesce(bindparam("p_to", None, kind), last, type_=kind)
     further = job.c.id < known if line.descending else job.c.id > known
     chosen = select(*shown_columns(job)).where(
-        *_within(job, line),
-        _reached(line, key, start),
+        *on_line(job, line),
+        reached(line, key, start),
         key > stop if line.descending else key < stop,
         or_(key != start, further),
     )
@@ -148,9 +88,15 @@ def stretch(model: Model, line: Line, where: ColumnElement[bool] | None, limit: 
 
 
 def tied(model: Model, line: Line, key: Any) -> ColumnElement[bool]:
-    """Whether a job is on the line, at this key: for a `stretch` by ids."""
+    """Whether a job is on the line, at this key: for a `stretch` by ids, so in forms that no index serves."""
     job = job_table(model)
-    return and_(*_within(job, line), job.c[line.key] == key)
+    conditions: list[ColumnElement[bool]] = [func.coalesce(job.c[line.key], NEVER, type_=MOMENT) == key]
+    if line.state is not None:
+        conditions.append(job.c.state.op("||")(literal_column("''", Text)) == state(line.state))
+    if line.of is not None:
+        number = func.coalesce(job.c[line.of], FIRST_ID, type_=BigInteger)
+        conditions.append(number == bindparam(f"p_{line.of}", type_=BigInteger))
+    return and_(*conditions)
 
 
 def queued_page(
@@ -163,18 +109,16 @@ def queued_page(
     Locks nothing. Index: ``ix_sqla_jobs_claim_any``, or ``ix_sqla_jobs_claim``; reads at most ``look`` rows.
     """
     job = job_table(model)
-    order: list[Any] = [job.c.priority.desc(), job.c.run_at, job.c.id]
     fits = where if where is not None else literal_column("true")
     one = select(job.c.id, fits.label("fits")).where(job.c.state == state("queued")).limit(rows(look))
     if one_queue:
         one = one.where(job.c.queue == bindparam("p_queue", type_=Text))
-        order = [job.c.queue, *order]
-    one = one.order_by(*order)
+    one = one.order_by(*claim_order(job, one_queue))
     if goes_on:
         # Two ranges of the index, one behind the other: priorities go down while times go up, which no
         # single comparison of rows says.
         priority = bindparam("p_priority", type_=SmallInteger)
-        mark = tuple_(bindparam("p_run_at", type_=_MOMENT), bindparam("p_id", type_=BigInteger))
+        mark = tuple_(bindparam("p_run_at", type_=MOMENT), bindparam("p_id", type_=BigInteger))
         same = one.where(job.c.priority == priority, tuple_(job.c.run_at, job.c.id) > mark).subquery("same")
         below = one.where(job.c.priority < priority).subquery("below")
         # No ORDER BY: it would sort the whole look. An Append gives its parts in turn.
@@ -201,7 +145,7 @@ def running_page(
     threads: it reads them all, but no more than ``look``, and sorts them. Index: ``ix_sqla_jobs_rescue``.
     """
     job = job_table(model)
-    began = func.coalesce(job.c.started_at, job.c.run_at, type_=_MOMENT)
+    began = func.coalesce(job.c.started_at, job.c.run_at, type_=MOMENT)
     some = (
         select(
             job.c.id,
@@ -217,7 +161,7 @@ def running_page(
     counted = select(some, number).subquery("counted")
     chosen = select(counted).where(counted.c.fits)
     if goes_on:
-        mark = tuple_(bindparam("p_from", type_=_MOMENT), bindparam("p_id", type_=BigInteger))
+        mark = tuple_(bindparam("p_from", type_=MOMENT), bindparam("p_id", type_=BigInteger))
         chosen = chosen.where(tuple_(counted.c.began, counted.c.id) > mark)
     page = chosen.order_by(counted.c.began, counted.c.id).limit(rows(limit)).subquery("page")
     return (

@@ -48,6 +48,13 @@ def paused(model: Model) -> Executable:
     return select(row.c.name).where(row.c.paused_at.is_not(None))
 
 
+@once
+def all_queues(model: Model, most: int) -> Executable:
+    """The queues for which something is set: (name, paused_at). Locks nothing. Index: their primary key."""
+    row = queue_table(model)
+    return select(row.c.name, row.c.paused_at).order_by(row.c.name).limit(rows(most))
+
+
 def heads(job: Table, only: Filter | None = None) -> Any:
     """The first queued job of each queue, locked or not, as a CTE: its queue and what it is ordered by.
 

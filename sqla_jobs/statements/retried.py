@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from sqlalchemy import (
     BigInteger,
     Executable,
     Integer,
+    Table,
     bindparam,
     case,
     literal_column,
@@ -43,20 +46,21 @@ def retry(model: Model) -> Executable:
     let go of it when it began. Indexes: the primary key, ``uq_sqla_jobs_unique_key``.
     """
     job = job_table(model)
+    return update(job).where(job.c.id == bindparam("p_id", type_=BigInteger)).values(retried_values(job))
+
+
+def retried_values(job: Table) -> dict[str, Any]:
+    """What a retry sets of a job."""
     waits = job.c.state == state("scheduled")
-    return (
-        update(job)
-        .where(job.c.id == bindparam("p_id", type_=BigInteger))
-        .values(
-            state=state("queued"),
-            run_at=now(),
-            attempt=_ZERO,
-            crashes=_ZERO,
-            worker_id=null(),
-            cancel_requested_at=null(),
-            finished_at=null(),
-            progress=null(),
-            result=null(),
-            unique_held=case((waits, job.c.unique_held), else_=job.c.unique_key.is_not(None)),
-        )
-    )
+    return {
+        "state": state("queued"),
+        "run_at": now(),
+        "attempt": _ZERO,
+        "crashes": _ZERO,
+        "worker_id": null(),
+        "cancel_requested_at": null(),
+        "finished_at": null(),
+        "progress": null(),
+        "result": null(),
+        "unique_held": case((waits, job.c.unique_held), else_=job.c.unique_key.is_not(None)),
+    }

@@ -118,6 +118,20 @@ def among_claims(job: Table, done: TableValuedAlias | None = None) -> list[Colum
     return [is_(job.c.id, done.c.id), is_(job.c.claim, done.c.claim), done.c.id.between(first, last)]
 
 
+def each_id() -> TableValuedAlias:
+    """The parameter ``ids`` as rows of one column, ``id``."""
+    return func.unnest(bindparam("ids", type_=ARRAY(BigInteger))).table_valued("id").render_derived("each")
+
+
+def one_of(each: TableValuedAlias) -> list[ColumnElement[bool]]:
+    """What leaves the planner a single row of `each_id`, for which the primary key is best: see among_claims.
+
+    A range of an unknown column does.
+    """
+    first, last = (literal_column(f"'{number}'", BigInteger) for number in (-(2**63), 2**63 - 1))
+    return [each.c.id.between(first, last)]
+
+
 def left(job: Table, result: ColumnElement[Any], progress: ColumnElement[Any]) -> dict[str, Any]:
     """What a finish leaves of ``result`` and ``progress``, which are JSON as text.
 

@@ -28,7 +28,7 @@ from sqlalchemy.dialects.postgresql import JSONB
 
 from sqla_jobs.models import companions
 from sqla_jobs.statements.liveness import died_lately, is_free, lives, version
-from sqla_jobs.statements.terms import Model, durable, now, once, worker_table
+from sqla_jobs.statements.terms import Model, durable, finite, now, once, rows, seconds, worker_table
 
 # Of a worker that says it holds its lock: longer than a stop or a busy machine lasts.
 TEN = literal_column("10", Integer)
@@ -118,6 +118,26 @@ def known(model: Model) -> Executable:
     running = cast(worker.c.running, Text).label("running")
     return select(*told, running, false().label("free"), lives(worker).label("lives")).where(
         worker.c.id == func.any(ids)
+    )
+
+
+@once
+def all_workers(model: Model, most: int) -> Executable:
+    """The worker processes that have a row, with ``alive``; JSON as text. Parameter: ``now``. Locks nothing.
+
+    Whether a lock is free is not asked: who asks holds it for a moment. A few rows: index, the primary key.
+    """
+    worker = worker_table(model)
+    in_time = worker.c.heartbeat_at > now() - worker.c.heartbeat_limit
+    plain = ("id", "host", "pid", "version", "threads", "died_at")
+    moments = [finite(worker.c[name]).label(name) for name in ("started_at", "heartbeat_at")]
+    as_text = [cast(worker.c[name], Text).label(name) for name in ("queues", "tasks", "running")]
+    limit = seconds(worker.c.heartbeat_limit).label("heartbeat_limit")
+    alive = and_(lives(worker), in_time).label("alive")
+    return (
+        select(*[worker.c[name] for name in plain], *moments, *as_text, limit, alive)
+        .order_by(worker.c.id)
+        .limit(rows(most))
     )
 
 

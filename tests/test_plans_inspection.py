@@ -1,0 +1,137 @@
+"""The plans of what only looks: no function reads a backlog, whatever its filter; see tests/test_plans.py.
+
+The sizes follow SQLA_JOBS_TEST_ROWS, as there: so many jobs have succeeded within the last hour and as many
+are queued; a tenth of it has failed, is scheduled, or was cancelled by one statement.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from sqlalchemy.orm import Session
+
+from sqla_jobs import Job, JobState, inspection
+from sqla_jobs.inspection import JobFilter
+from tests.support.plans import Plan, explaining, fill
+from tests.support.server import Database, Server, fresh_database
+from tests.test_plans import ROWS
+
+LOOK = 10_000
+QUEUES = 20
+
+
+def of(*states: str, **more: object) -> JobFilter:
+    return JobFilter(states=tuple(JobState(each) for each in states), **more)  # type: ignore[arg-type]
+
+
+@dataclass(frozen=True)
+class Case:
+    """What a function may read, of a table of any size."""
+
+    call: Callable[[Session], object]
+    rows: int
+    """Rows or index entries of the job table."""
+    buffers: int
+    statements: int = 3
+    also: set[str] = field(default_factory=set)
+
+
+def listed(where: JobFilter, rows: int = 3 * LOOK, buffers: int = 20_000) -> Case:
+    return Case(lambda s: inspection.list_jobs(s, Job, where), rows, buffers)
+
+
+def counted(where: JobFilter, rows: int, buffers: int) -> Case:
+    return Case(lambda s: inspection.count_jobs(s, Job, where), rows, buffers)
+
+
+NOBODY = {"task": "nobody"}
+HOUR = dt.timedelta(hours=1)
+
+CASES = {
+    "list": listed(JobFilter()),
+    **{f"list {each.value}": listed(of(each.value)) for each in JobState},
+    "list by task": listed(JobFilter(task="shop.jobs.send_receipt")),
+    "list no task": listed(JobFilter(**NOBODY)),  # type: ignore[arg-type]
+    **{f"list {each.value}, no task": listed(of(each.value, **NOBODY)) for each in JobState},
+    "list queued of a queue": listed(of("queued", queue="queue_3")),
+    "list queued of a queue, no task": listed(of("queued", queue="queue_3", **NOBODY)),
+    "list failed of a queue": listed(of("failed", queue="queue_3")),
+    "list by argument": listed(JobFilter(arguments=((("order_id",), -1),))),
+    "list failed by argument": listed(of("failed", arguments=((("order_id",), -1),))),
+    "list by error": listed(JobFilter(error="no such text")),
+    "list failed by error": listed(of("failed", error="no such text")),
+    "list old": listed(JobFilter(older_than=dt.timedelta(days=300))),
+    "list of two states": listed(of("failed", "cancelled", **NOBODY)),
+    "list of a schedule": listed(JobFilter(schedule="hourly")),
+    "count": counted(JobFilter(), 11_000, 11_000),
+    "count succeeded": counted(of("succeeded"), 11_000, 11_000),
+    "count two states": counted(of("succeeded", "queued"), 22_000, 22_000),
+    "count no task": counted(JobFilter(**NOBODY), 500_000, 50_000),  # type: ignore[arg-type]
+    "count failed by error": counted(of("failed", error="no such text"), 500_000, 50_000),
+    "count queued, no task": counted(of("queued", **NOBODY), 500_000, 50_000),
+    "count states": Case(lambda s: inspection.count_states(s), 70_000, 70_000),
+    "queues": Case(lambda s: inspection.list_queues(s), 300_000, 50_000),
+    "workers": Case(lambda s: inspection.list_workers(s), 0, 10),
+    "stats": Case(lambda s: inspection.stats(s), 500_000, 50_000),
+    "stats of a day": Case(lambda s: inspection.stats(s, span=24 * HOUR, buckets=24), 500_000, 50_000),
+    "stats of a queue": Case(lambda s: inspection.stats(s, queue="queue_3"), 500_000, 50_000),
+    "show": Case(lambda s: inspection.show_job(s, Job, 17), 1, 20),
+}
+
+
+@pytest.fixture(scope="module")
+def filled(server: Server, template: str) -> Iterator[Database]:
+    with fresh_database(server, "looks", template) as database:
+        fill(database, "succeeded", ROWS)
+        fill(database, "queued", ROWS)
+        fill(database, "failed", ROWS // 10)
+        fill(database, "scheduled", ROWS // 10, later="1 h")
+        fill(database, "cancelled", ROWS // 10)
+        database.execute("INSERT INTO sqla_jobs_schedules (name, task, every) VALUES ('hourly', 't', '1 h')")
+        database.execute(
+            """
+            UPDATE sqla_jobs SET
+                queue = 'queue_' || id % :queues,
+                priority = id % 3,
+                started_at = now() - '1 h'::interval * random(),
+                finished_at = CASE state WHEN 'succeeded' THEN now() - '1 h'::interval * random()
+                                         WHEN 'failed' THEN now() - '1 day'::interval * random()
+                                         ELSE finished_at END,
+                attempts = CASE state WHEN 'failed' THEN jsonb_build_array(jsonb_build_object(
+                    'error', 'ValueError', 'message', 'no order ' || id, 'traceback',
+                    (SELECT string_agg(md5((id + i)::text), E'\\n') FROM generate_series(1, 60) i)))
+                    ELSE attempts END,
+                schedule_id = CASE WHEN state = 'succeeded' THEN 1 END,
+                tick_at = CASE WHEN state = 'succeeded' THEN now() - id * '1 s'::interval END
+            """,
+            queues=QUEUES,
+        )
+        database.execute("VACUUM (FULL, ANALYZE) sqla_jobs")
+        database.execute("VACUUM sqla_jobs")
+        yield database
+
+
+@pytest.mark.big
+@pytest.mark.parametrize("generic", [False, True], ids=["custom", "generic"])
+def test_no_function_reads_a_backlog(filled: Database, generic: bool) -> None:
+    wrong = []
+    with explaining(filled, generic=generic) as explain:
+        for name, case in CASES.items():
+            plans = explain(case.call)
+            if not told(name, plans, case):
+                wrong.append(name)
+    assert not wrong
+
+
+def told(name: str, plans: list[Plan], case: Case) -> bool:
+    """Whether that is within its bounds; it is printed, with the plans if it is not."""
+    rows, buffers = sum(each.rows_read for each in plans), sum(each.buffers for each in plans)
+    spent = sum(each.milliseconds for each in plans)
+    print(f"{name}: {spent:.1f} ms, {buffers} buffers, {rows:g} rows, {len(plans)} statements")
+    fine = rows <= case.rows and buffers <= case.buffers and not any(each.compiled for each in plans)
+    if not fine or spent > 100:
+        print(*[f"{each.milliseconds} {each}" for each in plans], sep="\n")
+    return fine
