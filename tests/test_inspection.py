@@ -6,10 +6,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, JobState
-from sqla_jobs.inspection import JobFilter, Page, list_jobs
+from sqla_jobs.errors import InvalidFilter
+from sqla_jobs.inspection import JobFilter, Page, count_jobs, list_jobs
 from sqla_jobs.inspection.filters import ALL
 from tests.support.verbs import MINUTE, NOW, SECOND, add
 
@@ -115,3 +117,106 @@ def test_queued_jobs_are_in_the_order_of_claims(session: Session) -> None:
         assert walked(session, of("queued"), limit=limit) == order
         assert walked(session, of("queued", queue="default"), limit=limit) == order
     assert walked(session, of("queued", queue="mail")) == []
+
+
+# -- the bound of a look ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("state", [None, "queued", "scheduled", "failed"])
+def test_a_filter_that_no_job_satisfies_does_not_read_the_table(session: Session, state: str | None) -> None:
+    """A page is given as it is when so many jobs have been looked at, and says so."""
+    made(session, 35, state or "succeeded")
+    where = JobFilter(task="nobody") if state is None else of(state, task="nobody")
+    found = list(pages(session, where, look=10))
+    assert [each.complete for each in found] == [False] * (len(found) - 1) + [True]
+    assert 4 <= len(found) <= 6
+    assert all(each.jobs == () and each.looked_at <= 10 for each in found)
+
+
+def test_a_page_that_is_full_says_so(session: Session) -> None:
+    made(session, 12, "queued")
+    page = list_jobs(session, Job, of("queued"), limit=12)
+    assert (len(page.jobs), page.next, page.complete) == (12, None, True)
+    page = list_jobs(session, Job, of("queued"), limit=11)
+    assert (len(page.jobs), page.next is None, page.complete) == (11, False, True)
+
+
+@pytest.mark.parametrize("state", [None, "queued", "scheduled", "failed"])
+def test_jobs_that_come_meanwhile_neither_repeat_nor_hide_others(session: Session, state: str | None) -> None:
+    """Keyset, not OFFSET: before each page some come at the begin of the list, and one that was seen goes."""
+    mine = made(session, 20, state or "queued", task="mine")
+    where = ALL if state is None else of(state)
+    first = {None: {}, "queued": {"priority": 9}, "scheduled": {"run_at": NOW - MINUTE}}
+    cursor, found = None, []
+    while True:
+        page = list_jobs(session, Job, where, cursor=cursor, limit=4)
+        found += [each for each in ids(page) if each in mine]
+        for _ in range(3):
+            over = {"finished_at": NOW + 10 * MINUTE} if state == "failed" else {}
+            add(session, state=state or "queued", **first.get(state, {}), **over)
+        session.execute(text("DELETE FROM sqla_jobs WHERE id = :id"), {"id": found[-1]})
+        if (cursor := page.next) is None:
+            break
+    assert found == (mine if state in ("queued", "scheduled") else mine[::-1])
+
+
+@pytest.mark.parametrize(
+    "cursor",
+    [
+        "",
+        "x",
+        "é",
+        "e30",
+        "A" * 400,
+        7,
+        "WzFd",
+        "W10",
+        "bnVsbA",
+        "WyJuZXdlc3QiLCIyMDMxLTAxLTAxIixudWxsLG51bGwsZmFsc2Vd",
+    ],
+    ids=["empty", "x", "letter", "object", "long", "number", "short", "none", "null", "naive"],
+)
+def test_a_cursor_that_is_none_is_refused(session: Session, cursor: Any) -> None:
+    with pytest.raises(InvalidFilter, match=r"cursor is .*; expected what the page before gave as `next`"):
+        list_jobs(session, cursor=cursor)
+
+
+def test_a_cursor_of_another_list_is_refused(session: Session) -> None:
+    made(session, 3, "queued")
+    cursor = list_jobs(session, Job, of("queued"), limit=1).next
+    with pytest.raises(InvalidFilter, match="it is of a list in the order 'queued'"):
+        list_jobs(session, Job, of("failed"), cursor=cursor)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("limit", 0), ("limit", 1001), ("look", 9), ("look", 10**7), ("limit", True)]
+)
+def test_a_page_without_bounds_is_refused(session: Session, name: str, value: Any) -> None:
+    with pytest.raises(InvalidFilter, match=f"{name} is {value}; expected a whole number from"):
+        list_jobs(session, **{name: value})
+
+
+def test_a_list_of_a_schedule_goes_back_by_its_ticks(session: Session) -> None:
+    session.execute(
+        text(
+            "INSERT INTO sqla_jobs_schedules (id, name, task, every) OVERRIDING SYSTEM VALUE "
+            "VALUES (5, 's', 't', '1 h')"
+        )
+    )
+    made(session, 3, "queued")
+    mine = [
+        add(
+            session,
+            state=state,
+            schedule_id=5,
+            tick_at=NOW + at * SECOND,
+            finished_at=NOW if state == "failed" else None,
+        ).id
+        for at, state in enumerate(["queued", "failed", "queued", "failed", "running"])
+    ]
+    assert walked(session, JobFilter(schedule="s"), limit=2) == mine[::-1]
+    assert walked(session, of("failed", schedule="s")) == [mine[3], mine[1]]
+    assert walked(session, of("queued", schedule="s")) == [mine[0], mine[2]]
+    assert walked(session, of("running", schedule="s")) == [mine[4]]
+    assert walked(session, JobFilter(schedule="none")) == []
+    assert count_jobs(session, Job, JobFilter(schedule="s")).number == 5

@@ -250,8 +250,8 @@ def test_a_job_of_raw_sql_is_shown_however_odd(session: Session) -> None:
     odd = session.execute(
         text(
             "INSERT INTO sqla_jobs (task, state, arguments, attempts, started_at, finished_at, created_at, "
-            "timeout, meta, progress, schedule_id) VALUES ('t', 'failed', CAST(:huge AS jsonb), '[1, \"x\"]', "
-            "'-infinity', 'infinity', 'infinity', '1000000 years', '[]', '7', 12) RETURNING id"
+            "timeout, meta, progress, schedule_id) VALUES ('t', 'failed', CAST(:huge AS jsonb), "
+            "'[1, \"x\"]', '-infinity', 'infinity', 'infinity', '1000000 years', '[]', '7', 12) RETURNING id"
         ),
         {"huge": '{"n": ' + "9" * 5000 + "}"},
     ).scalar_one()
