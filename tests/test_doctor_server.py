@@ -6,7 +6,6 @@ import datetime as dt
 import struct
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import pytest
 from psycopg import pq
@@ -112,11 +111,18 @@ def test_dead_rows_that_nobody_takes_away(database: Database) -> None:
 
 
 def test_an_index_that_is_large_for_what_is_in_it(database: Database) -> None:
-    database.execute(
+    filled = (
         "INSERT INTO sqla_jobs (task, queue, state) SELECT 't', repeat('q', 63), 'queued'"
         " FROM generate_series(1, 90000)"
     )
+    database.execute(filled)
     assert see(check_index_sizes, database) == [], "nobody has counted yet"
+    database.execute("TRUNCATE sqla_jobs")
+    database.execute("ANALYZE sqla_jobs")
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(filled)
+        connection.exec_driver_sql("SELECT pg_stat_force_next_flush()")
+    assert see(check_index_sizes, database) == [], "what came since then is not counted yet"
     database.execute("VACUUM ANALYZE sqla_jobs")
     assert see(check_index_sizes, database) == []
     database.execute("DELETE FROM sqla_jobs WHERE id % 1000 <> 0")
@@ -307,10 +313,6 @@ def test_an_engine_that_prepares_behind_it_is_told_so_and_the_doctor_prepares_no
     for _ in range(3):  # more often than what would be prepared
         findings = [each for each in examine(engine, Job, jobs).findings if not is_of_server(each)]
         assert [each.code for each in findings] == ["prepare-threshold", "pooler"]
-    with engine.connect() as connection:
-        driver: Any = connection.connection.driver_connection
-        assert driver.prepare_threshold == 5, "it is as it was"
-        assert "sqla_jobs_prepare_threshold" not in connection.info
     prepared = "SELECT count(*) FROM pg_prepared_statements"
     with engine.connect() as connection:
         assert connection.scalar(text(prepared)) == 0

@@ -18,8 +18,6 @@ BESIDES: Final = WORKERS_OWN + 3
 """Connections of a worker process beyond one for each thread: ticks; heartbeats, LISTEN and claims."""
 FULL: Final = 0.9
 """Of all connections."""
-THRESHOLD: Final = "sqla_jobs_prepare_threshold"
-"""In ``Connection.info`` while the doctor looks: what the driver had, for it prepares nothing meanwhile."""
 
 
 def check_capacity(
@@ -106,7 +104,7 @@ def check_pooler(
         text += "; the application's Jobs is set to notify"
     cure = 'Jobs(notify=False), or a direct connection for workers; docs/workers.md, "Behind PgBouncer"'
     findings = [Finding("pooler", "warning" if listens else "info", text, cure, data)]
-    threshold = connection.info.get(THRESHOLD, driver.prepare_threshold)
+    threshold = driver.prepare_threshold
     # Of an engine that we made ourselves it says nothing about the application.
     if threshold is not None and registry is not None and _engine(registry) is connection.engine:
         text = (

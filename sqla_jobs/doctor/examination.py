@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -102,7 +101,7 @@ def examine(
     Raises:
         OperationalError: the database cannot be reached, or is lost meanwhile.
     """
-    with engine.connect() as connection, _unprepared(connection):
+    with engine.connect() as connection:
         # Not the engine's own level: in AUTOCOMMIT no limit and no copy of a table would be of one look only.
         connection.execution_options(isolation_level="READ COMMITTED")
         findings = [found for check in FIRST for found in look(check, connection, model, registry, now)]
@@ -121,20 +120,6 @@ def _is_readable(findings: Sequence[Finding]) -> bool:
     return True
 
 
-@contextlib.contextmanager
-def _unprepared(connection: Connection) -> Iterator[None]:
-    """Let the driver prepare nothing: a pooler may give the next transaction another server process."""
-    driver: Any = connection.connection.driver_connection
-    connection.info[connections.THRESHOLD] = driver.prepare_threshold
-    driver.prepare_threshold = None
-    try:
-        yield
-    finally:
-        threshold = connection.info.pop(connections.THRESHOLD, None)
-        with contextlib.suppress(Exception):  # a connection that is lost has nothing to be restored
-            driver.prepare_threshold = threshold
-
-
 def look(
     check: Check,
     connection: Connection,
@@ -147,9 +132,10 @@ def look(
     try:
         with connection.begin() as transaction:
             try:
-                connection.execute(examined.time_limits(), limits)
+                connection.execute(examined.limits(), limits)
                 return check(connection, model, registry, now)
             finally:
+                # And the driver prepares nothing by it, which a pooler could not follow: it counts anew.
                 transaction.rollback()
     except DBAPIError as error:
         if error.connection_invalidated:

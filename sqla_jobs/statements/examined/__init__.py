@@ -17,6 +17,7 @@ from sqla_jobs.statements.examined.catalog import (
 )
 from sqla_jobs.statements.examined.server import (
     capacity,
+    limits,
     moment,
     prepared,
     privileges,
@@ -24,7 +25,6 @@ from sqla_jobs.statements.examined.server import (
     sessions,
     settings,
     slots,
-    time_limits,
 )
 from sqla_jobs.statements.examined.vacuumed import rows_and_indexes, vacuum_of
 from sqla_jobs.statements.examined.work import (
@@ -47,6 +47,7 @@ __all__ = [
     "crashed",
     "dead_workers",
     "indexes",
+    "limits",
     "live_workers",
     "moment",
     "paused_queues",
@@ -61,7 +62,6 @@ __all__ = [
     "sessions",
     "settings",
     "slots",
-    "time_limits",
     "unfinished_tasks",
     "vacuum_of",
     "wanted_names",

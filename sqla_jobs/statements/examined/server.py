@@ -28,19 +28,24 @@ SETTINGS: Final = (
     "server_version_num",
 )  # fmt: skip
 
+_TIMEOUTS: Final = ("statement_timeout", "lock_timeout")
+_PLANS: Final = ("enable_bitmapscan", "enable_seqscan", "jit")
+
 _NOW: Final = bindparam("now", None, DateTime(timezone=True), unique=False)
 
 
 @once
-def time_limits() -> Executable:
+def limits() -> Executable:
     """Let no statement of this transaction take longer than ``:statement``, nor wait longer than ``:lock``.
 
-    Milliseconds, as texts. Not for the session: behind PgBouncer it is anybody's in the next moment.
+    Texts such as ``500ms``. And let it take the first rows of an index one by one: of a table that was never
+    analyzed the planner thinks that few jobs are queued, and would collect them all to sort them.
+
+    Not for the session: behind PgBouncer it is anybody's in the next moment.
     """
-    return select(
-        func.set_config("statement_timeout", bindparam("statement", type_=Text), True),
-        func.set_config("lock_timeout", bindparam("lock", type_=Text), True),
-    )
+    given = {name: bindparam(name.partition("_")[0], type_=Text) for name in _TIMEOUTS}
+    fixed = {name: literal_column("'off'", Text) for name in _PLANS}
+    return select(*(func.set_config(name, value, True) for name, value in (given | fixed).items()))
 
 
 @once

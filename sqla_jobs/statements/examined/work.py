@@ -102,7 +102,7 @@ def _sample(job: Table, of: str, *more: ColumnElement[Any]) -> Any:
         "running": [job.c.worker_id],
     }
     chosen = select(job.c.id, job.c.task, job.c.crashes, *more).where(job.c.state == state(of))
-    return chosen.order_by(*order[of]).limit(rows(SAMPLE)).subquery(of)
+    return chosen.order_by(*order[of]).limit(rows(SAMPLE)).cte(of)
 
 
 @once
