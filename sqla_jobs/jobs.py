@@ -143,6 +143,7 @@ class Jobs(Recurring[JobT]):
         on_missing: Missing = "cancel",
         result: bool = False,
         limit: Limit | None = None,
+        redact: Sequence[str] = (),
     ) -> Decorator[JobT]: ...
     def task(
         self,
@@ -162,6 +163,7 @@ class Jobs(Recurring[JobT]):
         on_missing: Missing = "cancel",
         result: bool = False,
         limit: Limit | None = None,
+        redact: Sequence[str] = (),
     ) -> Any:
         """Make a task of a function whose first parameter is the Session; a decorator.
 
@@ -190,6 +192,8 @@ class Jobs(Recurring[JobT]):
             limit: how many of its jobs may run at once, in all workers together: ``Limit(2)``, or
                 ``Limit(2, key="customer_id")`` for so many of each customer. Not with ``group_commit``. None:
                 any number.
+            redact: names of arguments whose values are not to be shown: ``[redacted]`` stands for them in
+                what is kept and logged of errors, in progress notes, and where tools show arguments.
 
         Raises:
             TaskDefinitionError: the function cannot be a task, or what it returns cannot be kept.
@@ -216,6 +220,7 @@ class Jobs(Recurring[JobT]):
                 on_missing=on_missing,
                 result=result,
                 limit=limit,
+                redact=redact,
             )
 
         return register if function is None else register(function)

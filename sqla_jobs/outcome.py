@@ -22,6 +22,10 @@ TRACEBACK_LIMIT: Final = 10_000
 """Characters of an error's traceback that are kept, from its end."""
 
 
+Clean = Callable[[str], str]
+"""Takes out of a text what is not to be shown."""
+
+
 class JobState(str, Enum):
     """Where a job is in its life; a member equals the text in the column ``state``."""
 
@@ -83,6 +87,7 @@ def decide(
     returned: object,
     error: BaseException | None,
     delay_for: Callable[[BaseException], dt.timedelta | None],
+    clean: Clean | None = None,
 ) -> Outcome:
     """What follows from what an attempt returned or raised.
 
@@ -90,19 +95,21 @@ def decide(
         returned: the task's return value, when ``error`` is None; one that is kept as a `Result`.
         error: what the attempt raised, or was refused with at its commit.
         delay_for: the retry policy at this attempt: error -> delay, or None to give up.
+        clean: takes out of what is recorded what is not to be shown; None: there is nothing of it.
     """
     signal = returned if error is None else error
     if isinstance(signal, Snooze):
         return Outcome(JobState.SCHEDULED, error=signal, delay=signal.delay, spent=False)
     if isinstance(signal, GiveBack):
-        return replace(given_back(signal.reason), error=signal)
+        reason = signal.reason if clean is None else clean(signal.reason)
+        return replace(given_back(reason), error=signal)
     if isinstance(signal, Cancel):
-        return Outcome(JobState.CANCELLED, error=signal, record=describe(signal))
+        return Outcome(JobState.CANCELLED, error=signal, record=describe(signal, clean))
     if error is None:
         return Outcome(JobState.SUCCEEDED, result=returned) if isinstance(returned, Result) else SUCCEEDED
     delay = delay_for(error)
     state = JobState.FAILED if delay is None else JobState.SCHEDULED
-    return Outcome(state, error=error, delay=delay, record=describe(error))
+    return Outcome(state, error=error, delay=delay, record=describe(error, clean))
 
 
 def died(error: BaseException, delay_for: Callable[[BaseException], dt.timedelta | None]) -> Outcome:
@@ -118,10 +125,13 @@ def given_back(reason: str) -> Outcome:
     return Outcome(JobState.QUEUED, spent=False, record=record)
 
 
-def describe(error: BaseException) -> dict[str, Any]:
+def describe(error: BaseException, clean: Clean | None = None) -> dict[str, Any]:
     """An error as the row's ``attempts`` keep it: class, message, traceback (JSON, bounded, storable).
 
     Frames of this package above the task's own are left out: they are the same for every job.
+
+    Parameters:
+        clean: takes out what is not to be shown; before anything is cut, or half of it might stay.
     """
     kind = type(error)
     name = f"{kind.__module__}.{kind.__qualname__}".removeprefix("builtins.")
@@ -134,6 +144,12 @@ def describe(error: BaseException) -> dict[str, Any]:
         trace = "".join(lines)
     except BaseException as unprintable:
         trace = f"<its traceback cannot be shown: {type(unprintable).__name__}>"
+    if clean is not None:
+        name, message = clean(name), clean(message)
+        cleaned = clean(trace)
+        if "\n" not in cleaned.strip():  # nothing is left: then at least where it was
+            cleaned = "".join(traceback.format_tb(_below_this_package(error.__traceback__))) + cleaned
+        trace = cleaned
     return {
         "error": storable(_head(name, MESSAGE_LIMIT)),
         "message": storable(_head(message, MESSAGE_LIMIT)),

@@ -58,16 +58,20 @@ class Parameter:
                 ) from error
         return self._codec
 
-    def shape(self) -> inspect.Parameter:
-        """The parameter as a message shows it: `copy_to: str | None = None`."""
+    def shape(self, default: str | None = None) -> inspect.Parameter:
+        """The parameter as a message shows it: `copy_to: str | None = None`.
+
+        Parameters:
+            default: what stands for its default, if it has one; None: that itself.
+        """
         annotation = self._annotation
         if annotation is not _NONE:
             annotation = getattr(annotation, "__forward_arg__", annotation)
             if not isinstance(annotation, str):
                 annotation = inspect.formatannotation(annotation)
             annotation = _Verbatim(annotation)
-        default = self.default if self.default is _NONE else _Verbatim(shown(self.default))
-        return inspect.Parameter(self.name, self.kind, annotation=annotation, default=default)
+        told = self.default if self.default is _NONE else _Verbatim(default or shown(self.default))
+        return inspect.Parameter(self.name, self.kind, annotation=annotation, default=told)
 
     def _build(self) -> Codec:
         """Raises NameError or AttributeError for what is not defined yet."""

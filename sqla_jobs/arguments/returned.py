@@ -13,9 +13,9 @@ from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
 from sqla_jobs.arguments.faithful import TOO_DEEP, Refused, path
+from sqla_jobs.arguments.functions import names_around, signature_of
 from sqla_jobs.arguments.objects import Reference, Unknown, Wanted
 from sqla_jobs.arguments.parameter import codec_of, why
-from sqla_jobs.arguments.signature import names_around, signature_of
 from sqla_jobs.arguments.values import UNIONS, Codec, problems, resolved
 from sqla_jobs.errors import Cancel, ResultNotStorable, Snooze, TaskDefinitionError
 from sqla_jobs.outcome import Result

@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import functools
 import inspect
-import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from pydantic import ValidationError
 from sqlalchemy.orm import Session
 
-from sqla_jobs.arguments.faithful import JSON, TOO_DEEP, Refused, check_text, path, plain
+from sqla_jobs.arguments.faithful import JSON, TOO_DEEP, Refused, check_text, path
+from sqla_jobs.arguments.functions import names_around, signature_of, yields
 from sqla_jobs.arguments.given import Given
-from sqla_jobs.arguments.objects import Reference, Wanted
+from sqla_jobs.arguments.hidden import hidden
+from sqla_jobs.arguments.objects import ObjectCodec, Reference, Wanted
 from sqla_jobs.arguments.parameter import Parameter
 from sqla_jobs.arguments.values import problems
 from sqla_jobs.errors import (
@@ -25,6 +25,7 @@ from sqla_jobs.errors import (
     TaskDefinitionError,
     shown,
 )
+from sqla_jobs.redaction import MASK, mask
 
 _POSITIONAL_ONLY = inspect.Parameter.POSITIONAL_ONLY
 _POSITIONAL = (_POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
@@ -38,13 +39,21 @@ class Signature:
     Attributes:
         task: the task's name.
         required: the names of the arguments that have no default.
+        hidden: the names of those whose values no message shows.
     """
 
-    __slots__ = ("_extra", "_parameters", "_positional", "_session", "required", "task")
+    __slots__ = ("_extra", "_parameters", "_positional", "_session", "hidden", "required", "task")
 
-    def __init__(self, task: str, session: inspect.Parameter, parameters: Sequence[Parameter]) -> None:
+    def __init__(
+        self,
+        task: str,
+        session: inspect.Parameter,
+        parameters: Sequence[Parameter],
+        hidden: Collection[str] = (),
+    ) -> None:
         """Made by `Signature.of`."""
         self.task = task
+        self.hidden = frozenset(hidden)
         self._session = session
         self._parameters = {p.name: p for p in parameters if p.kind is not inspect.Parameter.VAR_KEYWORD}
         self._extra = next((p for p in parameters if p.kind is inspect.Parameter.VAR_KEYWORD), None)
@@ -52,7 +61,7 @@ class Signature:
         self.required = tuple(name for name, p in self._parameters.items() if p.required)
 
     @classmethod
-    def of(cls, function: Any, task: str) -> Signature:
+    def of(cls, function: Any, task: str, hidden: Collection[str] = ()) -> Signature:
         """Read the signature of a task's function; its first parameter is the Session.
 
         A name in an annotation that is not defined yet is looked up again at the first call. The
@@ -61,11 +70,12 @@ class Signature:
         Parameters:
             function: a function, coroutine function, method, partial or other callable object.
             task: the task's name, for messages.
+            hidden: the names of the arguments whose values no message shows.
 
         Raises:
             TaskDefinitionError: the function cannot be a task, or values of a parameter cannot be stored.
         """
-        if _yields(function):
+        if yields(function):
             raise TaskDefinitionError(
                 f"{task} is a generator function: calling it runs nothing; expected one without yield"
             )
@@ -85,7 +95,7 @@ class Signature:
                 f"{task}: the first parameter must be the Session: def f(session, ...); {found}"
             )
         names = names_around(function)
-        return cls(task, shapes[0], [Parameter(task, shape, names) for shape in shapes[1:]])
+        return cls(task, shapes[0], [Parameter(task, shape, names) for shape in shapes[1:]], hidden)
 
     def encode(
         self, args: tuple[Any, ...], kwargs: Mapping[str, Any], *, by_name: bool = False
@@ -180,7 +190,7 @@ class Signature:
         for name in self.required:
             if name not in values:
                 reason = f"it is missing; expected {self}. A parameter that is added needs a default"
-                raise ArgumentsNotLoadable(self.task, name, stored, reason)
+                raise ArgumentsNotLoadable(self.task, name, mask(stored, self.hidden), reason)
         for name, value in values.items():
             if type(value) is Wanted:
                 assert session is not None, "whoever runs a task has a Session"
@@ -195,10 +205,42 @@ class Signature:
 
     def __str__(self) -> str:
         extra = [] if self._extra is None else [self._extra]
-        return f"{self.task}{inspect.Signature([p.shape() for p in (*self._parameters.values(), *extra)])}"
+        return (
+            f"{self.task}{inspect.Signature([self._shape(p) for p in (*self._parameters.values(), *extra)])}"
+        )
 
     def __repr__(self) -> str:
         return f"<Signature {self}>"
+
+    @property
+    def names(self) -> list[str]:
+        """Those of the arguments that have one."""
+        return list(self._parameters)
+
+    def takes(self, name: str) -> bool:
+        """Whether there may be an argument of this name."""
+        return self._parameter(name) is not None
+
+    def takes_objects(self, name: str) -> bool:
+        """Whether that argument is mapped objects, as far as its annotation is known."""
+        parameter = self._parameter(name)
+        with suppress(TaskDefinitionError):
+            return parameter is not None and isinstance(parameter.codec, ObjectCodec)
+        return False
+
+    def seen(self, name: str, stored: Mapping[str, JSON]) -> list[Any]:
+        """What the task sees of an argument: its value as it is loaded, or its default; or nothing."""
+        parameter = self._parameter(name)
+        if parameter is None:
+            return []
+        if name not in stored:
+            return [] if parameter.required else [parameter.default]
+        with suppress(Exception):
+            return [parameter.codec.load(stored[name])]
+        return []
+
+    def _shape(self, parameter: Parameter) -> inspect.Parameter:
+        return parameter.shape(MASK if parameter.name in self.hidden else None)
 
     def _parameter(self, name: str) -> Parameter | None:
         """The parameter that takes an argument of this name."""
@@ -229,6 +271,15 @@ class Signature:
 
     def _taken(self, name: str, value: Any) -> Any:
         """What is stored of a value; of mapped objects a `Reference`."""
+        if name not in self.hidden:
+            return self._checked(name, value)
+        try:
+            return self._checked(name, value)
+        except (InvalidArguments, ArgumentsNotStorable) as error:
+            refusal = hidden(error, name, value)
+        raise refusal  # here, where the other is no context of it
+
+    def _checked(self, name: str, value: Any) -> Any:
         parameter = self._parameters.get(name, self._extra)
         assert parameter is not None, "encode has checked the names"
         codec = parameter.codec
@@ -246,6 +297,15 @@ class Signature:
             raise self._misfit(f"{name}: its validation raised {error!r}; found {shown(value)}") from error
 
     def _loaded(self, name: str, value: Any) -> Any:
+        if name not in self.hidden:
+            return self._read(name, value)
+        try:
+            return self._read(name, value)
+        except ArgumentsNotLoadable as error:
+            refusal = hidden(error, name, value)
+        raise refusal
+
+    def _read(self, name: str, value: Any) -> Any:
         parameter = self._parameter(name)
         if parameter is None:
             reason = (
@@ -265,61 +325,3 @@ class Signature:
         except Exception as error:
             reason = f"its validation raised {error!r}; expected {self}"
             raise ArgumentsNotLoadable(self.task, name, value, reason) from error
-
-
-def encode_untyped(task: str, kwargs: Mapping[str, Any]) -> dict[str, JSON]:
-    """The JSON that stores a call, by name, of a task that is not registered here: plain JSON only.
-
-    Parameters:
-        task: the task's name, for messages.
-        kwargs: the arguments by name.
-
-    Raises:
-        ArgumentsNotStorable: a value is not plain JSON, or JSONB cannot hold it.
-    """
-    return {name: _stored_untyped(task, name, value) for name, value in kwargs.items()}
-
-
-def _stored_untyped(task: str, name: str, value: Any) -> JSON:
-    try:
-        check_text(name)
-        return plain(value)
-    except Refused as refused:
-        refused.reason += ". The task is not registered here: where it is, its annotations count"
-        raise refused.error(task, name) from refused.__cause__
-
-
-# -- reading a function ------------------------------------------------------------------------------
-
-
-def _yields(function: Any) -> bool:
-    if not (inspect.isroutine(function) or isinstance(function, functools.partial)):
-        function = inspect.getattr_static(type(function), "__call__", None)
-    return inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)
-
-
-def signature_of(function: Any) -> inspect.Signature:
-    """What `inspect` says of a function; raises TypeError or ValueError if it has no signature."""
-    if sys.version_info >= (3, 14):
-        # Names that are not defined yet stay forward references instead of raising here.
-        from annotationlib import Format  # noqa: PLC0415 - not there before
-
-        return inspect.signature(function, annotation_format=Format.FORWARDREF)
-    return inspect.signature(function)
-
-
-def names_around(function: Any) -> dict[str, Any]:
-    """The globals in which the annotations that `inspect.signature` found were written."""
-    while True:
-        if isinstance(function, functools.partial):
-            function = function.func
-        elif hasattr(function, "__wrapped__"):
-            function = function.__wrapped__
-        elif inspect.ismethod(function):
-            function = function.__func__
-        elif isinstance(function, type):
-            function = inspect.getattr_static(function, "__init__")
-        elif inspect.isroutine(function):
-            return getattr(function, "__globals__", {})
-        else:
-            function = inspect.getattr_static(type(function), "__call__")

@@ -69,6 +69,8 @@ class Json(logging.Formatter):
                 fields.setdefault(name, value)
         if record.exc_info:
             fields.setdefault("exception", self.formatException(record.exc_info))
+        elif record.exc_text:  # of a job whose errors are not shown as they are
+            fields.setdefault("exception", record.exc_text)
         return json.dumps(fields, default=str, ensure_ascii=False)
 
 

@@ -17,7 +17,8 @@ from sqla_jobs import lifecycle, wakeup
 from sqla_jobs.errors import ConfigurationError, GiveBack, JobEscaped
 from sqla_jobs.lifecycle import Claimed, Mark, Written
 from sqla_jobs.models import JobMixin
-from sqla_jobs.outcome import JobState, Outcome, decide
+from sqla_jobs.outcome import Clean, JobState, Outcome, decide
+from sqla_jobs.redaction import cleaning
 from sqla_jobs.runner.failures import is_conflict, is_lost
 from sqla_jobs.runner.lane import Runner, delay_for
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run, told
@@ -208,15 +209,18 @@ class Groups:
             if isinstance(error, JobEscaped):
                 scope.abandon()
             else:
-                discard(session, error)
+                discard(session, error, self._cleaning(jobs))
             # A hook of the application's that raises after the commit has not undone it.
             may_stand = is_lost(error) or not isinstance(error, DBAPIError)
             if ended and may_stand and self._stands(done):
                 return ended
             pace.alone = len(jobs)
+            told = f"{type(error).__name__}: {error}"
+            if (clean := self._cleaning(jobs)) is not None:
+                told = clean(told)
             log.warning(
-                "a group of %s jobs could not be committed, and each runs again by itself: %s: %s",
-                len(jobs), type(error).__name__, (str(error).splitlines() or [""])[0],
+                "a group of %s jobs could not be committed, and each runs again by itself: %s",
+                len(jobs), told.partition("\n")[0],
             )  # fmt: skip
             return []
         return ended
@@ -247,7 +251,8 @@ class Groups:
         interrupter = self._begins(job)
         scope.expect(interrupter)
         policy = self._registry.policy_for(job.task)
-        view = running(job, policy, attempt=job.attempt + 1)
+        redaction = self._registry.redaction_for(job)
+        view = running(job, policy, attempt=job.attempt + 1, redaction=redaction)
         if self._runner.watching is not None:
             self._watches.append((job.id, self._runner.watching.begin(job, view, claimed=False)))
         try:
@@ -256,7 +261,7 @@ class Groups:
             interrupter.close()
         if is_conflict(ran.error) or isinstance(ran.error, GiveBack):
             return None
-        return _Run(job, view, decide(ran.returned, ran.error, delay_for(policy, view)))
+        return _Run(job, view, decide(ran.returned, ran.error, delay_for(policy, view), view.clean))
 
     def _finish(self, session: Session, connection: Connection, done: Sequence[_Run]) -> list[Finished]:
         """Record all outcomes, to be committed."""
@@ -285,3 +290,8 @@ class Groups:
         if row is None:
             return one.has_succeeded and one.job.task in self._registry.passing
         return row is not None and row.shows(one.job._replace(claim=one.job.claim + 1), one.outcome)
+
+    def _cleaning(self, jobs: Sequence[Claimed]) -> Clean | None:
+        """Takes out what is not to be shown of any of the jobs: their transaction's error may be of each."""
+        found = map(self._registry.redaction_for, jobs)
+        return cleaning([each for each in found if each is not None])

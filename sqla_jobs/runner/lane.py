@@ -20,6 +20,7 @@ from sqla_jobs.meter import Meter
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
+from sqla_jobs.redaction import log_error
 from sqla_jobs.runner.ends import Refused, Rerun, Untouched
 from sqla_jobs.runner.exchange import Exchange, Peers, Turn, taken
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
@@ -170,7 +171,8 @@ class Runner:
         """
         interrupter = interrupter or Interrupter()
         policy = self.registry.policy_for(job.task)
-        view = running(job, policy, meter=None if job.task in self.registry.fast else meter or Meter())
+        meter = None if job.task in self.registry.fast else meter or Meter()
+        view = running(job, policy, meter=meter, redaction=self.registry.redaction_for(job))
         watch = self.watching and self.watching.begin(job, view, claimed=True)
         result: Finished | None = None
         try:
@@ -179,8 +181,11 @@ class Runner:
             if is_transient(error):
                 raise
             # A policy that raises, or an outcome that the table refuses: given back, it would run for ever.
-            log.exception("job %s (%s): its outcome cannot be recorded", job.id, job.task, extra=facts(view))
-            result = self._record(job, view, decide(None, error, delay_for(RetryPolicy(), view)))
+            log_error(
+                logging.ERROR, "job %s (%s): its outcome cannot be recorded", job.id, job.task,
+                error=error, clean=view.clean, extra=facts(view),
+            )  # fmt: skip
+            result = self._record(job, view, decide(None, error, delay_for(RetryPolicy(), view), view.clean))
         finally:
             self.slots.ended(job)
             if watch and self.watching:
@@ -198,10 +203,10 @@ class Runner:
         """
         watch = self.watching and self.watching.shared(job)
         policy = self.registry.policy_for(job.task)
-        view = running(job, policy, meter=meter)
+        view = running(job, policy, meter=meter, redaction=self.registry.redaction_for(job))
         result: Finished | None = None
         try:
-            result = self._record(job, view, decide(None, reason, delay_for(policy, view)))
+            result = self._record(job, view, decide(None, reason, delay_for(policy, view), view.clean))
         finally:
             if watch:
                 watch.over(*told(result))
@@ -253,7 +258,10 @@ class Runner:
                     interrupter.forget()  # before somebody else gets the connections
                 ended = True
         except BaseException as error:  # the application's own: its sessionmaker, or the Session's end
-            log.exception("job %s (%s): its Session failed", job.id, job.task, extra=facts(view))
+            log_error(
+                logging.ERROR, "job %s (%s): its Session failed", job.id, job.task,
+                error=error, clean=view.clean, extra=facts(view),
+            )  # fmt: skip
             return result if ended else Refused(error, Ran(error=error), None, touched=False)
         return result
 
@@ -273,7 +281,8 @@ class Runner:
             interrupter.close()
             if is_conflict(ran.error):
                 raise ran.error
-            outcome = progressed(view, decide(ran.returned, ran.error, delay_for(policy, view)))
+            outcome = decide(ran.returned, ran.error, delay_for(policy, view), view.clean)
+            outcome = progressed(view, outcome)
             passes = job.task in self.registry.passing
             if outcome.state is JobState.SUCCEEDED and not (scope.touched or passes):
                 return Untouched(ran, outcome)
@@ -286,7 +295,7 @@ class Runner:
             if isinstance(error, JobEscaped):
                 scope.abandon()
             else:
-                discard(session, error)
+                discard(session, error, view.clean)
             if interrupter.reason is not None and error.__cause__ is interrupter.reason:
                 error = interrupter.reason  # it cost the connection
             return Refused(behind(error), ran, outcome, scope.touched, scope.checkpointed, scope.stood)
@@ -363,9 +372,10 @@ class Runner:
         if row is None or not row.holds(job):
             if outcome is None or not (refused.may_stand and self._shows(row, job, outcome)):
                 return None
-            log.warning(
-                "job %s (%s): its commit stands, though it ended in %s", job.id, job.task,
-                type(error).__name__, exc_info=None if is_lost(error) else error, extra=facts(view),
+            log_error(
+                logging.WARNING, "job %s (%s): its commit stands, though it ended in %s", job.id, job.task,
+                type(error).__name__, error=None if is_lost(error) else error,
+                clean=view.clean, extra=facts(view),
             )  # fmt: skip
             return finished(
                 view, outcome, _shown(row, outcome) if row else Written(outcome.state, job.run_at)
@@ -379,7 +389,7 @@ class Runner:
                 return self._record(job, view, outcome)
             if may_rerun and not refused.checkpointed:
                 return Rerun.AGAIN
-        return self._record(job, view, decide(None, error, delay_for(policy, view)))
+        return self._record(job, view, decide(None, error, delay_for(policy, view), view.clean))
 
     def _record(
         self, job: Claimed, view: RunningJob, outcome: Outcome, *, unsure: bool = False

@@ -65,7 +65,8 @@ def work_once(
         return None
     policy = registry.policy_for(job.task)
     meter = None if job.task in registry.fast else Meter()
-    view = running(job, policy, attempt=job.attempt + 1, meter=meter)
+    redaction = registry.redaction_for(job)
+    view = running(job, policy, attempt=job.attempt + 1, meter=meter, redaction=redaction)
     watch = registry.watching and registry.watching.begin(job, view, claimed=False)
     result: Finished | None = None
     scope = JobScope(own, model, owned=False)
@@ -76,7 +77,8 @@ def work_once(
             raise ran.error
         if is_awaited and isinstance(ran.error, CancelledError):
             raise ran.error  # whoever awaits this is cancelled, which is not the job's failure
-        outcome = decide(ran.returned, ran.error, policy_at(policy, view.attempt, view.max_attempts))
+        delay_for = policy_at(policy, view.attempt, view.max_attempts)
+        outcome = decide(ran.returned, ran.error, delay_for, view.clean)
         outcome = progressed(view, outcome)
         written: Written | None = Written(outcome.state, job.run_at)
         passes = job.task in registry.passing and outcome.state is JobState.SUCCEEDED

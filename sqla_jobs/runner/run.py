@@ -7,7 +7,7 @@ import datetime as dt
 import inspect
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, copy_context
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import partial
 from typing import Any, Final, TypeAlias
 
@@ -15,9 +15,19 @@ from sqlalchemy.orm import Session, scoped_session
 from sqlalchemy.util.concurrency import await_only
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import Cancel, ConfigurationError, GiveBack, JobsError, RecordNotFound, Snooze, shown
+from sqla_jobs.errors import (
+    ArgumentsNotLoadable,
+    Cancel,
+    ConfigurationError,
+    GiveBack,
+    JobsError,
+    RecordNotFound,
+    Snooze,
+    shown,
+)
 from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.outcome import JobState, Outcome
+from sqla_jobs.redaction import MASK
 from sqla_jobs.scope import GroupScope, JobScope, Ran
 from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of, shut
 
@@ -50,6 +60,11 @@ class Finished:
     result: Any = None
     """What it returned, if the task keeps it: as the row holds it, plain JSON."""
 
+    def __repr__(self) -> str:
+        known = {each.name: getattr(self, each.name) for each in fields(self) if each.repr}
+        text = f"Finished({', '.join(f'{name}={value!r}' for name, value in known.items())})"
+        return text if self.job.clean is None else self.job.clean(text)
+
     @property
     def failed(self) -> bool:
         """Whether this run failed, be it retried or not; a Snooze or a Cancel is no failure."""
@@ -78,7 +93,7 @@ def run(
     def body() -> Any:
         task = registry.find(job.task)
         if job.unreadable is not None:
-            raise job.unreadable
+            raise job.unreadable if view.redaction is None else _hidden(job.unreadable)
         args, kwargs = _decoded(task, job, session)
         if task.is_async:
             returned = _await(task, session, args, kwargs, owned=scope.owned)
@@ -90,6 +105,11 @@ def run(
 
     called = body if view._watch is None else partial(view._watch.around, body)
     return as_current(view, checkpoint, lambda: scope.run(called))
+
+
+def _hidden(error: ArgumentsNotLoadable) -> ArgumentsNotLoadable:
+    """The same of a job that has something to hide: all of what the row holds, since nobody can read it."""
+    return ArgumentsNotLoadable(error.task, error.argument, MASK, error.reason)
 
 
 def _decoded(task: AnyTask, job: Claimed, session: Session) -> tuple[Sequence[Any], Mapping[str, Any]]:

@@ -11,22 +11,27 @@ from sqlalchemy.orm import Session
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import ConfigurationError
 from sqla_jobs.models import JobMixin
+from sqla_jobs.outcome import Clean
+from sqla_jobs.redaction import log_error
 from sqla_jobs.runner.failures import is_lost
 from sqla_jobs.scope import refuse_autocommit, refuse_driver
 from sqla_jobs.tasks import ScopedSessions, Sessions
 
-log = logging.getLogger("sqla_jobs")
 
+def discard(session: Session, error: BaseException | None = None, clean: Clean | None = None) -> None:
+    """Leave nothing of the transaction, in whatever state its connection is.
 
-def discard(session: Session, error: BaseException | None = None) -> None:
-    """Leave nothing of the transaction, in whatever state its connection is."""
+    Parameters:
+        clean: takes out of a text what is not to be shown of its jobs: their error is another's context here.
+    """
     try:
         if error is not None and is_lost(error):
             session.invalidate()
         else:
             session.rollback()
-    except Exception:
-        log.exception("a transaction that had failed could not be rolled back in order")
+    except Exception as failure:
+        message = "a transaction that had failed could not be rolled back in order"
+        log_error(logging.ERROR, message, error=failure, clean=clean)
         # Nor can it be invalidated while somebody else is in the middle of a statement with it.
         with suppress(Exception):
             session.invalidate()

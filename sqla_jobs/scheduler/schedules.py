@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import json
 import logging
 import random
 import time
@@ -17,8 +18,10 @@ from sqlalchemy.orm import Session
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import InvalidSchedule
 from sqla_jobs.lifecycle import Advance, DueSchedule, Knowledge, NextTimes, Tick
+from sqla_jobs.outcome import Clean
+from sqla_jobs.redaction import MASK, log_error
 from sqla_jobs.scheduler.missed import MOST, missed
-from sqla_jobs.tasks import Options, Registry, meta_text
+from sqla_jobs.tasks import Options, Registry, meta_text, redaction
 
 log = logging.getLogger("sqla_jobs")
 
@@ -137,7 +140,8 @@ class Schedules:
         later = dt.timedelta(seconds=(row.jitter or 0.0) * self._draw())
         limited = self._registry.limited.get(row.task)
         key = limited and lifecycle.limit_key(limited, row.arguments)
-        return Tick(row.id, moment, moment + later, options.queue or "", options.priority, key, meta_text())
+        meta = meta_text(() if task is None else task.redact)
+        return Tick(row.id, moment, moment + later, options.queue or "", options.priority, key, meta)
 
     # -- and is done -------------------------------------------------------------------------------
 
@@ -152,12 +156,25 @@ class Schedules:
                 return sum(self._write(session, [plan], now) for plan in plans)
             (plan,) = plans
             self._refused[plan.row.id] = time.monotonic() + _AGAIN
-            log.exception(
-                "schedule %r: its job cannot be made; the next try is in %.0f s", plan.row.name, _AGAIN,
+            log_error(
+                logging.ERROR, "schedule %r: its job cannot be made; the next try is in %.0f s",
+                plan.row.name, _AGAIN, error=error, clean=self._cleaning(plan.row),
                 extra={"schedule": plan.row.name},
             )  # fmt: skip
             return 0
         return len(plans)
+
+    def _cleaning(self, row: DueSchedule) -> Clean | None:
+        """Takes out of a text what is not to be shown of a schedule's jobs; None: nothing."""
+        task = self._registry.tasks.get(row.task)
+        if task is None or not task.redact:
+            return None
+        try:
+            arguments = json.loads(row.arguments)
+        except (ValueError, RecursionError):
+            return lambda _: MASK
+        hidden = redaction(task.signature, arguments)
+        return None if hidden is None else hidden.clean
 
     def _write_at_once(self, session: Session, plans: Sequence[_Plan], now: dt.datetime | None) -> None:
         ticks = [tick for plan in plans for tick in plan.ticks]

@@ -4,6 +4,7 @@ options     how a job is enqueued: queue, priority, when, how often
 task        Task: a registered function
 schedules   what a decorator makes of a task and a rule
 registry    Registry: the tasks of an application, its job model, its Sessions; enqueue by name
+redacted    arguments that are not to be shown
 recurring   Recurring: a registry with @jobs.every and @jobs.cron
 kinds       ordinary functions and coroutine functions
 sessions    what makes the Sessions of a worker
@@ -26,6 +27,7 @@ from sqla_jobs.tasks.meta import meta_text
 from sqla_jobs.tasks.observed import Observer, Run, Tracing, Watch, Watching, check_observer
 from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
+from sqla_jobs.tasks.redacted import redaction
 from sqla_jobs.tasks.registry import ByName, Registry
 from sqla_jobs.tasks.sessions import (
     AsyncSessions,
@@ -74,6 +76,7 @@ __all__ = [
     "keep_house",
     "meta_text",
     "progressed",
+    "redaction",
     "running",
     "sessions_of",
 ]

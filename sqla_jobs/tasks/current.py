@@ -6,7 +6,7 @@ import datetime as dt
 from collections.abc import Callable, Coroutine, Mapping
 from contextvars import ContextVar
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar, overload
 
 from sqlalchemy.orm import Session, scoped_session
@@ -14,9 +14,10 @@ from sqlalchemy.orm import Session, scoped_session
 from sqla_jobs import awaited
 from sqla_jobs.errors import JobsError
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.meter import Meter, Progress
+from sqla_jobs.meter import NOTE_LIMIT, Meter, Progress
 from sqla_jobs.outcome import Outcome
 from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.redaction import Redaction, mask
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import AsyncSession, async_scoped_session
@@ -47,6 +48,24 @@ class RunningJob:
     """None: in the fast lane."""
     _watch: ClassVar[Around | None] = None
     """Calls the task, for those who observe it; see `observed_by`. No field: that would cost each job."""
+    _redaction: ClassVar[Redaction | None] = None
+    """What is not to be shown of it. No field either."""
+
+    def __repr__(self) -> str:
+        known = {each.name: getattr(self, each.name) for each in fields(self) if each.repr}
+        if self._redaction is not None:
+            known["arguments"] = mask(self.arguments, self._redaction.names)
+        return f"RunningJob({', '.join(f'{name}={value!r}' for name, value in known.items())})"
+
+    @property
+    def redaction(self) -> Redaction | None:
+        """What is not to be shown of it; None: nothing. Of the library itself."""
+        return self._redaction
+
+    @property
+    def clean(self) -> Callable[[str], str] | None:
+        """Takes what is not to be shown out of a text; None: there is nothing of it. Likewise."""
+        return None if self._redaction is None else self._redaction.clean
 
     def progress(self, done: float, total: float | None = None, note: str | None = None) -> None:
         """Say how far the job has come. It costs next to nothing: say it as often as you like.
@@ -70,6 +89,8 @@ class RunningJob:
                 f"progress() was called by a job of {self.task}, which has group_commit: in the fast lane"
                 " nobody sees a job before it is over; take group_commit off the task, or the call out of it"
             )
+        if self._redaction is not None and isinstance(note, str):
+            note = self._redaction.clean(note[: 4 * NOTE_LIMIT])
         self._meter.last = Progress.said(done, total, note, self.attempt)
 
     @overload
@@ -104,13 +125,15 @@ def running(
     *,
     attempt: int | None = None,
     meter: Meter | None = None,
+    redaction: Redaction | None = None,
 ) -> RunningJob:
     """What a claimed job shows of itself while it runs.
 
     Parameters:
         meter: where it may say how far it has come; None: it may not.
+        redaction: what is not to be shown of it.
     """
-    return RunningJob(
+    view = RunningJob(
         id=job.id,
         task=job.task,
         queue=job.queue,
@@ -120,6 +143,9 @@ def running(
         enqueued_at=job.created_at,
         _meter=meter,
     )
+    if redaction is not None:
+        object.__setattr__(view, "_redaction", redaction)
+    return view
 
 
 def observed_by(job: RunningJob, watch: Around) -> None:

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 
 # flush: for what it does at every flush that has jobs
 from sqla_jobs import flush, lifecycle, wakeup  # noqa: F401
-from sqla_jobs.arguments import Returned, Signature, encode_untyped
+from sqla_jobs.arguments import Returned, encode_untyped
 from sqla_jobs.awaited import Sync, method
 from sqla_jobs.cron import Rule
 from sqla_jobs.errors import (
@@ -27,6 +27,7 @@ from sqla_jobs.errors import (
 from sqla_jobs.lifecycle import Claimed, Definition, Limited, Synced
 from sqla_jobs.models import JobMixin
 from sqla_jobs.policy import RetryPolicy
+from sqla_jobs.redaction import Redaction
 from sqla_jobs.tasks.kinds import check_kind
 from sqla_jobs.tasks.limits import Limit, check_limit
 from sqla_jobs.tasks.made import make
@@ -43,6 +44,7 @@ from sqla_jobs.tasks.options import (
     check_retention,
     check_timeout,
 )
+from sqla_jobs.tasks.redacted import redaction, signature_hiding
 from sqla_jobs.tasks.schedules import check_findable, check_is_task, definition, package_of
 from sqla_jobs.tasks.sessions import Sessions, async_maker, maker
 from sqla_jobs.tasks.task import Task, check_session
@@ -114,6 +116,7 @@ class Registry(Generic[JobT]):
         on_missing: Missing = "cancel",
         result: bool = False,
         limit: Limit | None = None,
+        redact: Collection[str] = (),
     ) -> Task[..., R, JobT]:
         """Make a task of a callable.
 
@@ -125,6 +128,7 @@ class Registry(Generic[JobT]):
             on_missing: what becomes of a job whose mapped objects are gone.
             result: whether what it returns is kept, by its return annotation.
             limit: how many of its jobs may run at once; None: any number.
+            redact: the names of the arguments whose values are not to be shown.
 
         Raises:
             TaskDefinitionError: it cannot be a task.
@@ -151,7 +155,7 @@ class Registry(Generic[JobT]):
         task: Task[..., R, JobT] = Task(
             name,
             function,
-            Signature.of(function, name),
+            signature_hiding(redact, function, name),
             self.model,
             options or Options(),
             retry or RetryPolicy(),
@@ -276,6 +280,11 @@ class Registry(Generic[JobT]):
         """The retry policy of a task; of an unknown one the default."""
         known = self._tasks.get(task)
         return RetryPolicy() if known is None else known.retry
+
+    def redaction_for(self, job: Claimed) -> Redaction | None:
+        """What is not to be shown of a job; None: nothing."""
+        known = self._tasks.get(job.task)
+        return redaction(None if known is None else known.signature, job.arguments, job.meta)
 
     def timeout_for(self, job: Claimed) -> float | None:
         """How many seconds a run of this job may take; None: as many as it wants."""

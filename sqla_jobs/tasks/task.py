@@ -30,6 +30,7 @@ from sqla_jobs.tasks.meta import meta_of
 from sqla_jobs.tasks.observed import Tracing
 from sqla_jobs.tasks.one import enqueue
 from sqla_jobs.tasks.options import UNSET, Missing, Options
+from sqla_jobs.tasks.redacted import without_hidden
 from sqla_jobs.tasks.unique import Scope, check_lane
 from sqla_jobs.wakeup import DEFAULT_MODE, Mode
 
@@ -54,6 +55,7 @@ class Task(Generic[P, R_co, JobT]):
         returns: how what it returns is kept; None: it is not.
         limit: how many of its jobs may run at once; None: any number.
         tracing: who knows in which trace its jobs are made; None: nobody.
+        redact: the names of the arguments whose values are not to be shown.
         is_async: whether it is a coroutine function, and is given an AsyncSession.
     """
 
@@ -90,6 +92,7 @@ class Task(Generic[P, R_co, JobT]):
         self.returns = returns
         self.limit = limit
         self.tracing = tracing
+        self.redact = tuple(sorted(signature.hidden))
         self.is_async = is_async(function)
 
     def __repr__(self) -> str:
@@ -171,7 +174,7 @@ class Task(Generic[P, R_co, JobT]):
                 "by another name; give it one: @jobs.task(name='…')"
             )
         values = {"task": self.name, "arguments": arguments, **self._columns, **self._keys(arguments)}
-        if (meta := meta_of(tracing=self.tracing)) is not None:
+        if (meta := meta_of(self.redact, self.tracing)) is not None:
             values["meta"] = meta
         job = make(self.model, values)
         wakeup.mark(job, self.notify)
@@ -184,7 +187,7 @@ class Task(Generic[P, R_co, JobT]):
         if not unique.is_asked and limit is None:
             return {}
         is_known = limit is None and unique.key is not None
-        known = arguments if is_known else self.signature.with_defaults(arguments)
+        known = arguments if is_known else self._of_keys(arguments)
         keys = unique.columns(self.name, known)
         return keys if limit is None else {**keys, "limit_key": limit.key_for(self.name, known)}
 
@@ -192,7 +195,10 @@ class Task(Generic[P, R_co, JobT]):
         """What a job with these stored arguments is counted by; None: the task has no limit."""
         if self.limit is None:
             return None
-        return self.limit.key_for(self.name, self.signature.with_defaults(arguments))
+        return self.limit.key_for(self.name, self._of_keys(arguments))
+
+    def _of_keys(self, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+        return without_hidden(self.signature.with_defaults(arguments), self.signature)
 
     @method
     def enqueue(self, session: Sync, /, *args: P.args, **kwargs: P.kwargs) -> JobT:

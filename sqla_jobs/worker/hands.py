@@ -20,7 +20,7 @@ from sqla_jobs.worker.loop import Loop
 from sqla_jobs.worker.memory import resident_memory
 from sqla_jobs.worker.news import Announcer
 from sqla_jobs.worker.options import Limits
-from sqla_jobs.worker.outages import backoff, report
+from sqla_jobs.worker.outages import backoff, report, unrecorded
 from sqla_jobs.worker.pauses import Pauses
 from sqla_jobs.worker.registration import Registration
 
@@ -245,9 +245,9 @@ class Hands:
                 follow = Follow(lambda: self._worker_that_goes_on(hand), self._queues)
                 finished = self._runner.perform(job, running.interrupter, follow, running.meter)
                 hand.following = follow.job
-            except Exception:
+            except Exception as error:
                 # Nobody has recorded an outcome: the row is still ours, and is given back as a stray.
-                log.exception("job %s (%s): its outcome could not be recorded", job.id, job.task)
+                unrecorded(self._registry, job, error)
                 return
         began = time.monotonic()
         if finished is not None:

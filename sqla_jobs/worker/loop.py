@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import datetime as dt
-import logging
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import ThreadPoolExecutor
@@ -20,11 +19,10 @@ from sqla_jobs.runner import Finished, Runner, Slots
 from sqla_jobs.scope.on_loop import JobTask, LoopInterrupter
 from sqla_jobs.tasks import AsyncSessions, InnerSessions, Registry, Watching
 from sqla_jobs.worker.crew import Crew, Running
-from sqla_jobs.worker.outages import persist, report
+from sqla_jobs.worker.outages import persist, report, unrecorded
 from sqla_jobs.worker.pool import check_pool
 
 T = TypeVar("T")
-log = logging.getLogger("sqla_jobs")
 
 _LAST: Final = 1.0
 """Seconds that jobs have that nothing can be done to end."""
@@ -243,9 +241,9 @@ class Loop:
             with runs:
                 try:
                     finished = await greenlet_spawn(perform)
-                except Exception:
+                except Exception as error:
                     # Nobody has recorded an outcome: the row is still ours, and is given back as a stray.
-                    log.exception("job %s (%s): its outcome could not be recorded", job.id, job.task)
+                    unrecorded(self._registry, job, error)
                     return
             if finished is None:
                 return

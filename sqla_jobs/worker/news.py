@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 from sqla_jobs.errors import Cancel, GiveBack
 from sqla_jobs.outcome import JobState, storable
+from sqla_jobs.redaction import log_error
 from sqla_jobs.runner import Finished, facts
 from sqla_jobs.worker.crew import Crew
 from sqla_jobs.worker.outages import report
@@ -73,8 +74,10 @@ class Announcer:
                 if hooks_may_exit:
                     raise
                 log.warning("a hook raised SystemExit outside a worker thread; ignored")
-            except BaseException:
-                log.exception("a hook failed; the job's outcome stands", extra=facts(finished.job))
+            except BaseException as error:
+                message = "a hook failed; the job's outcome stands"
+                job = finished.job
+                log_error(logging.ERROR, message, error=error, clean=job.clean, extra=facts(job))
 
     def announce_all(self, many: Sequence[Finished]) -> None:
         """Tell of jobs that did not run here; returns at once."""
@@ -108,14 +111,16 @@ def _log_outcome(finished: Finished) -> None:
         return
     job, error = finished.job, finished.error
     extra = {**facts(job), "state": finished.state.value}
-    told = storable(str(error).partition("\n")[0])
+    told = str(error) if job.clean is None else job.clean(str(error))
+    told = storable(told.partition("\n")[0])
     if not finished.failed:
         reason = f": {told}" if isinstance(error, (Cancel, GiveBack)) and told else ""
         log.info("job %s (%s) %s%s", job.id, job.task, finished.state.value, reason, extra=extra)
         return
     level = logging.WARNING if finished.state is JobState.SCHEDULED else logging.ERROR
-    log.log(
+    kind = type(error).__name__ if job.clean is None else job.clean(type(error).__name__)
+    log_error(
         level, "job %s (%s) attempt %s of %s failed, now %s: %s: %s",
-        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, type(error).__name__, told,
-        exc_info=error, extra=extra,
+        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, kind, told,
+        error=error, clean=job.clean, extra=extra,
     )  # fmt: skip

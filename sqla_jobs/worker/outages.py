@@ -7,9 +7,12 @@ import logging
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, TypeVar
+from typing import Any, Final, TypeVar
 
+from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.redaction import log_error
 from sqla_jobs.runner import is_transient
+from sqla_jobs.tasks import Registry
 from sqla_jobs.worker.crew import Crew
 
 T = TypeVar("T")
@@ -32,6 +35,15 @@ def report(what: str, error: Exception, failures: int) -> None:
             "%s failed (%s in a row), trying again: %s", what, failures, told,
             exc_info=None if is_transient(error) else error,
         )  # fmt: skip
+
+
+def unrecorded(registry: Registry[Any], job: Claimed, error: Exception) -> None:
+    """Log that the outcome of a job could not be recorded."""
+    redaction = registry.redaction_for(job)
+    log_error(
+        logging.ERROR, "job %s (%s): its outcome could not be recorded", job.id, job.task,
+        error=error, clean=None if redaction is None else redaction.clean,
+    )  # fmt: skip
 
 
 def persist(

@@ -11,12 +11,12 @@ from typing import Any, Final
 
 from sqla_jobs import lifecycle
 from sqla_jobs.errors import Cancel, GiveBack
-from sqla_jobs.lifecycle import NextTimes
+from sqla_jobs.lifecycle import Claimed, NextTimes
 from sqla_jobs.listener import Listener
 from sqla_jobs.meter import Progress
 from sqla_jobs.runner import CANCELLED, Finished, Runner, finished
 from sqla_jobs.scheduler import Schedules
-from sqla_jobs.tasks import Registry, running
+from sqla_jobs.tasks import Registry, RunningJob, running
 from sqla_jobs.worker.crew import Crew, Running
 from sqla_jobs.worker.neighbours import APART, Neighbours
 from sqla_jobs.worker.outages import backoff, report
@@ -187,16 +187,17 @@ class Upkeep:
         if now < self._deaths_until:
             self._rescue(gone)
 
+    def _view(self, job: Claimed) -> RunningJob:
+        redaction = self._registry.redaction_for(job)
+        return running(job, self._registry.policy_for(job.task), redaction=redaction)
+
     def _rescue(self, gone: Sequence[str] = ()) -> None:
         model, policy_for = self._registry.model, self._registry.policy_for
         while self._registration.may_judge:
             rescued = self._runner.transact(lambda s: lifecycle.rescue(s, model, policy_for, gone=gone))
             if not rescued:
                 return
-            ends = [
-                finished(running(each.job, policy_for(each.job.task)), each.outcome, each.written)
-                for each in rescued
-            ]
+            ends = [finished(self._view(each.job), each.outcome, each.written) for each in rescued]
             if self._runner.watching is not None:
                 for each in ends:
                     self._runner.watching.rescued(each.job, each.state, each.error)
