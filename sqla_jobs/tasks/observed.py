@@ -179,7 +179,8 @@ def _calls(call: Callable[..., object], *arguments: Any) -> bool:
     """Call an observer; False: it failed."""
     try:
         call(*arguments)
-    except Exception:
+    except Exception as error:
+        error.__context__ = None  # that of the job, whose text is not for every log
         log.exception("an observer failed; the job's outcome stands")
         return False
     return True
