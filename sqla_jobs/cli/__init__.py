@@ -16,6 +16,7 @@ from sqla_jobs.cli import (
     probe,
     schedules,
     tables,
+    top,
     work,
 )
 from sqla_jobs.cli.refusals import Commands
@@ -46,4 +47,5 @@ main.add_command(explain.cron)
 main.add_command(tables.migrate)
 main.add_command(completion.completion)
 main.add_command(doctor.doctor)
+main.add_command(top.top)
 main.add_command(example.demo)

@@ -29,6 +29,7 @@
     workers      register, heartbeat, goodbye, bury, forget, known, health, all_workers: the processes
     filters      which jobs a worker claims: a condition of the application's own
     examined     what the doctor asks: the catalog, the server, samples of the work; a package
+    patience     limit_time: how long a statement may take
     claim_index  index_ddl, explain_claim, plan_by_index: the index of a filtered claim
     terms        what the statements are made of
 
@@ -97,6 +98,7 @@ from sqla_jobs.statements.lines import DUE, FINISHED, IN_QUEUE, NEWEST, OLDEST, 
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
 from sqla_jobs.statements.looks import edge, queued_page, running_page, stretch, tied
 from sqla_jobs.statements.notices import backend, channel, channel_in, keep_alive, listen, notify, notify_once
+from sqla_jobs.statements.patience import limit_time
 from sqla_jobs.statements.pauses import all_queues, open_queues, pause, paused, resume
 from sqla_jobs.statements.queued import claim, take, take_due
 from sqla_jobs.statements.results import progress, result
@@ -243,6 +245,7 @@ __all__ = [
     "known",
     "left_to_the_table",
     "listen",
+    "limit_time",
     "lock",
     "make_due",
     "next_due",
