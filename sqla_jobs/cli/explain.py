@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterator
 from zoneinfo import ZoneInfo
 
 import click
@@ -11,8 +10,9 @@ from rich.table import Table
 
 from sqla_jobs.cli.documents import json_option, print_document
 from sqla_jobs.cli.printing import FORM, console, shown
-from sqla_jobs.cron import Cron, Rule
-from sqla_jobs.errors import ConfigurationError, InvalidOption
+from sqla_jobs.cron import Cron
+from sqla_jobs.errors import ConfigurationError
+from sqla_jobs.scheduler import times
 
 
 @click.group()
@@ -52,16 +52,6 @@ def _explain(line: str, timezone: str, count: int, after: str | None, as_json: b
     for time in found:
         table.add_row(*(shown(time.astimezone(here)), time.strftime(FORM))[-len(zones) :])
     console().print(table)
-
-
-def times(rule: Rule, after: dt.datetime, count: int) -> Iterator[dt.datetime]:
-    """The next ``count`` times, in UTC; fewer if no year is left."""
-    for _ in range(count):
-        try:
-            after = rule.next(after)
-        except (InvalidOption, OverflowError):
-            return
-        yield after
 
 
 def _moment(given: str | None, zone: ZoneInfo) -> dt.datetime:

@@ -13,14 +13,13 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
 from sqla_jobs.cli.documents import chosen_fields, json_option, print_document
-from sqla_jobs.cli.explain import times
 from sqla_jobs.cli.place import Place, place_options, placed
 from sqla_jobs.cli.printing import plain, print_table, shown
 from sqla_jobs.cron import Cron
 from sqla_jobs.errors import ConfigurationError, InvalidSchedule
 from sqla_jobs.lifecycle import ScheduleShown
 from sqla_jobs.models import JobMixin
-from sqla_jobs.scheduler import missed
+from sqla_jobs.scheduler import upcoming
 from sqla_jobs.statements import clock
 from sqla_jobs.tasks import Registry
 
@@ -119,7 +118,7 @@ def _document(row: ScheduleShown, now: dt.datetime) -> dict[str, Any]:
         **chosen_fields(row, ("id", "name", "task", "cron")),
         "timezone": None if row.cron is None else row.timezone,
         **chosen_fields(row, ("every", "enabled", "orphaned", "last_tick_at")),
-        "next_times": _next(row, now) if row.enabled and error is None else [],
+        "next_times": upcoming(row, now, NEXT) if row.enabled and error is None else [],
         "job": None if row.job_id is None else {"id": row.job_id, "state": row.job_state},
         "error": error,
     }
@@ -132,7 +131,7 @@ def _times_shown(row: ScheduleShown, now: dt.datetime) -> Text:
         return Text("")
     rule = row.rule()
     zone = ZoneInfo(rule.timezone) if isinstance(rule, Cron) else dt.timezone.utc
-    found = _next(row, now)
+    found = upcoming(row, now, NEXT)
     lines = [shown(each.astimezone(zone)) for each in found]
     if found and found[0] <= now:
         lines[0] += " (due)"
@@ -146,18 +145,6 @@ def _unreadable(row: ScheduleShown) -> str | None:
     except (InvalidSchedule, OverflowError) as error:
         return str(error)
     return None
-
-
-def _next(row: ScheduleShown, now: dt.datetime) -> list[dt.datetime]:
-    rule = row.rule()
-    first = row.next_run_at
-    if first is None:  # the first worker that looks sets it
-        return list(times(rule, now, NEXT))
-    try:
-        second = [missed(rule, first, now, "one").following] if first <= now else list(times(rule, first, 1))
-    except (InvalidSchedule, OverflowError):
-        second = []
-    return [first, *second, *(times(rule, second[0], NEXT - 2) if second else ())]
 
 
 def _span(seconds: float) -> str:
