@@ -29,7 +29,7 @@
     workers      register, heartbeat, goodbye, bury, forget, known, health, all_workers: the processes
     filters      which jobs a worker claims: a condition of the application's own
     examined     what the doctor asks: the catalog, the server, samples of the work; a package
-    patience     limit_time: how long a statement may take
+    patience     limit_time, bound_transaction: how long a statement may take
     claim_index  index_ddl, explain_claim, plan_by_index: the index of a filtered claim
     terms        what the statements are made of
 

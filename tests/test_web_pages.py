@@ -1,0 +1,515 @@
+"""The dashboard's pages and actions, by HTTP on a real server."""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import os
+import re
+from collections.abc import Callable, Iterator
+from html import unescape
+from html.parser import HTMLParser
+from typing import Any
+
+import pytest
+from sqlalchemy.orm import Session
+
+from sqla_jobs import Jobs
+from tests.support.server import Database
+from tests.support.web import Browser, served
+from tests.support.work import Recorder, drain
+
+pytest.importorskip("starlette", reason="needs the extra `web`")
+pytest.importorskip("httpx", reason="needs httpx, of the extra `test`")
+
+from sqla_jobs.web import Access, dashboard
+
+UNSAFE = "<script>alert('x')</script>"
+
+
+@pytest.fixture(scope="module")
+def database(lab_database: Database) -> Database:
+    return lab_database
+
+
+@pytest.fixture(autouse=True)
+def _empty(database: Database) -> None:
+    for table in ("sqla_jobs", "sqla_jobs_schedules", "sqla_jobs_workers", "sqla_jobs_queues"):
+        database.execute(f"DELETE FROM {table}")
+
+
+@pytest.fixture(scope="module")
+def app() -> Recorder:
+    app = Recorder()
+    app.jobs.every(dt.timedelta(hours=1), name=UNSAFE, kwargs={"note": "tick"}, queue="ticks")(app.record)
+    app.jobs.cron("30 7 * * *", timezone="Europe/Paris", name="daily", kwargs={"note": "d"})(app.record)
+    return app
+
+
+@pytest.fixture(scope="module")
+def site(app: Recorder, database: Database) -> Iterator[str]:
+    made = dashboard(app.jobs, database.engine, authorize=lambda _: Access("ann", write=True))
+    with served(made) as browser:
+        yield browser.url
+
+
+@pytest.fixture
+def browser(site: str) -> Iterator[Browser]:
+    found = Browser(site)
+    yield found
+    found.http.close()
+
+
+def made(app: Recorder, database: Database, *notes: str, queue: str = "default") -> list[int]:
+    with database.sessionmaker.begin() as session:
+        return [app.record.using(queue=queue).enqueue(session, note).id for note in notes]
+
+
+def state_of(database: Database, job: int) -> Any:
+    return database.scalar("SELECT state FROM sqla_jobs WHERE id = :id", id=job)
+
+
+# -- pages -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("path", ["/", "/jobs", "/queues", "/schedules", "/workers", "/help"])
+def test_each_page_of_an_empty_queue_says_so(browser: Browser, path: str) -> None:
+    page = browser.get(path)
+    assert (page.status_code, page.headers["content-type"]) == (200, "text/html; charset=utf-8")
+    check_markup(page.text)
+
+
+def test_the_overview_shows_states_queues_charts_and_failures(
+    browser: Browser, app: Recorder, database: Database
+) -> None:
+    made(app, database, "one", "two", queue="mail")
+    with database.sessionmaker.begin() as session:
+        app.fail.enqueue(session, UNSAFE)
+    drain(app.jobs, database)
+    made(app, database, "waits", queue="slow")
+    page = browser.get("/")
+    check_markup(page.text)
+    assert "2 succeeded, 1 failed, 0 cancelled" in page.text
+    assert UNSAFE not in page.text
+    assert "&lt;script&gt;" in page.text
+    for queue in ("mail", "slow"):
+        assert f">{queue}</a>" in page.text
+    only = browser.text("/?span=15m&queue=mail")
+    assert "2 succeeded, 0 failed, 0 cancelled" in only
+    assert 'class="bar succeeded"' in only
+
+
+def test_a_span_that_there_is_not_is_refused(browser: Browser) -> None:
+    page = browser.get("/?span=1y")
+    assert (page.status_code, "expected one of 15m, 1h, 6h, 24h, 7d" in page.text) == (400, True)
+
+
+def test_the_list_is_filtered_by_what_a_job_filter_takes(
+    browser: Browser, app: Recorder, database: Database
+) -> None:
+    [one] = made(app, database, "one", queue="mail")
+    [two] = made(app, database, "two", queue="slow")
+    assert f'data-row="{one}"' in browser.text("/jobs?queue=mail")
+    for query in ("queue=slow", "state=failed", "arg=note%3Dtwo", "older_than=1h", "task=fail"):
+        assert f'data-row="{one}"' not in browser.text(f"/jobs?{query}"), query
+    assert f'data-row="{two}"' in browser.text("/jobs?arg=note%3Dtwo&state=queued&newer_than=1h&queue=")
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("state=lost", "expected one of scheduled"),
+        ("older_than=soon", "such as 90s, 15m, 2h or 7d"),
+        ("worker=x", "the id of a worker"),
+        ("quueue=mail", "did you mean queue?"),
+        ("cursor=bm9uZQ", "cursor"),
+        ("task=%00", "a character that no text of the database has"),
+        ("task=%ff", "cannot be read"),
+        ("task=" + "x" * 5000, "1 to 1,000 characters"),
+    ],
+)
+def test_a_bad_filter_gets_a_message(browser: Browser, query: str, said: str) -> None:
+    page = browser.get(f"/jobs?{query}")
+    assert page.status_code == 400
+    assert said in unescape(page.text)
+    assert "Traceback" not in page.text
+
+
+def test_the_list_goes_on_behind_its_last_job(browser: Browser, app: Recorder, database: Database) -> None:
+    ids = made(app, database, *map(str, range(60)))
+    first = browser.text("/jobs?queue=default")
+    assert f'data-row="{ids[-1]}"' in first
+    assert f'data-row="{ids[5]}"' not in first
+    [link] = re.findall(r'rel="next" href="([^"]+)"', first)
+    second = browser.text(link)
+    assert f'data-row="{ids[5]}"' in second
+    assert f'data-row="{ids[-1]}"' not in second
+    assert "To the begin" in second
+
+
+def test_one_job_with_all_that_its_row_says(browser: Browser, app: Recorder, database: Database) -> None:
+    with database.sessionmaker.begin() as session:
+        job = app.fail.using(unique_key="once").enqueue(session, UNSAFE).id
+    drain(app.jobs, database)
+    page = browser.get(f"/jobs/{job}")
+    check_markup(page.text)
+    assert UNSAFE not in page.text
+    for told in ("ValueError", "Traceback (most recent call last)", "once", "failed", "&lt;script&gt;"):
+        assert told in page.text, told
+
+
+def test_arguments_that_are_not_to_be_seen_are_not(
+    browser: Browser, app: Recorder, database: Database
+) -> None:
+    [job] = made(app, database, "4111 1111")
+    database.execute("""UPDATE sqla_jobs SET meta = '{"redact": ["note"]}'""")
+    page = browser.get(f"/jobs/{job}").text
+    assert "4111" not in page
+    assert "[redacted]" in page
+
+
+@pytest.mark.parametrize("number", ["999999", "0", "9223372036854775808", "1e3", "-1", "x", "%00", "٣"])
+def test_a_job_that_there_is_not(browser: Browser, number: str) -> None:
+    page = browser.get(f"/jobs/{number}")
+    assert page.status_code == 404
+    assert "Traceback" not in page.text
+
+
+def test_workers_and_what_they_run(browser: Browser, app: Recorder, database: Database) -> None:
+    [job] = made(app, database, "x")
+    database.execute(
+        "INSERT INTO sqla_jobs_workers (host, pid, version, threads, heartbeat_limit, running) VALUES "
+        "('<b>host</b>', 77, '0.1.0', 4, interval '30 s', jsonb_build_array(jsonb_build_object("
+        "'job_id', CAST(:job AS bigint), 'since', now())))",
+        job=job,
+    )
+    page = browser.text("/workers")
+    assert "<b>host</b>:77" in page
+    assert "&lt;b&gt;host&lt;/b&gt;:77" in browser.get("/workers").text
+
+
+def test_a_number_that_is_not_counted_to_its_end_says_so(browser: Browser, database: Database) -> None:
+    database.execute(
+        "INSERT INTO sqla_jobs (task, state, finished_at) "
+        "SELECT 't', 'succeeded', now() FROM generate_series(1, 10001)"
+    )
+    assert "10,000+" in browser.text("/")
+
+
+# -- actions ---------------------------------------------------------------------------------------
+
+
+def test_a_job_is_retried_cancelled_and_deleted(
+    browser: Browser, app: Recorder, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sqla_jobs.audit")
+    [job] = made(app, database, "x")
+    page = browser.follow(browser.send("/act/jobs", {"verb": "cancel", "id": job, "one": 1}))
+    assert "1 job cancelled" in page
+    assert state_of(database, job) == "cancelled"
+    assert "1 job retried" in browser.follow(
+        browser.send("/act/jobs", {"verb": "retry", "id": job, "one": 1})
+    )
+    assert state_of(database, job) == "queued"
+    again = browser.follow(browser.send("/act/jobs", {"verb": "retry", "id": job, "one": 1}))
+    assert "0 jobs retried; left as they are: 1 " in again
+    browser.send("/act/jobs", {"verb": "cancel", "id": job})
+    assert "1 job deleted" in browser.follow(
+        browser.send("/act/jobs", {"verb": "delete", "id": job, "one": 1})
+    )
+    assert state_of(database, job) is None
+    told = [record.getMessage() for record in caplog.records if record.name == "sqla_jobs.audit"]
+    assert told[0] == f"dashboard: ann (127.0.0.1) cancel jobs {job}: 1"
+    assert len(told) == 5
+
+
+def test_what_is_told_of_an_action_is_told_to_that_browser_alone(
+    browser: Browser, app: Recorder, database: Database
+) -> None:
+    [job] = made(app, database, "x")
+    answer = browser.send("/act/jobs", {"verb": "cancel", "id": job})
+    other = Browser(browser.url)
+    assert "1 job cancelled" not in other.text(answer.headers["location"])
+    forged = answer.headers["location"].split("note=")[0] + "note=MSBqb2I.abcdef"
+    assert browser.get(forged).status_code == 200
+    assert 'role="status">1 job' not in browser.text(forged)
+    other.http.close()
+
+
+def test_all_that_match_are_acted_on_after_a_question_that_says_how_many(
+    browser: Browser, app: Recorder, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sqla_jobs.audit")
+    made(app, database, *map(str, range(7)), queue="mail")
+    [other] = made(app, database, "other", queue="slow")
+    asked = browser.send("/act/confirm", {"verb": "cancel", "all": 1, "where": "queue=mail"})
+    assert asked.status_code == 200
+    assert "Cancel 7 jobs?" in asked.text
+    assert database.scalar("SELECT count(*) FROM sqla_jobs WHERE state = 'cancelled'") == 0
+    page = browser.follow(browser.send("/act/jobs", {"verb": "cancel", "all": 1, "where": "queue=mail"}))
+    assert "7 jobs cancelled" in page
+    assert database.scalar("SELECT count(*) FROM sqla_jobs WHERE state = 'cancelled'") == 7
+    assert state_of(database, other) == "queued"
+    assert "dashboard: ann (127.0.0.1) cancel jobs where queue=mail: 7" in caplog.text
+
+
+def test_more_than_a_batch_is_done_in_several_transactions(
+    browser: Browser, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqla_jobs.web import actions
+
+    monkeypatch.setattr(actions, "BATCH", 10)
+    database.execute("INSERT INTO sqla_jobs (task, state) SELECT 't', 'queued' FROM generate_series(1, 35)")
+    assert "35 jobs cancelled" in browser.follow(
+        browser.send("/act/jobs", {"verb": "cancel", "all": 1, "where": "task=t"})
+    )
+    assert database.scalar("SELECT count(DISTINCT xmin::text) FROM sqla_jobs") == 4
+
+
+def test_what_takes_too_long_asks_whether_to_go_on(
+    browser: Browser, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqla_jobs.web import actions
+
+    monkeypatch.setattr(actions, "BATCH", 10)
+    monkeypatch.setattr(actions, "PATIENCE", -1)
+    database.execute("INSERT INTO sqla_jobs (task, state) SELECT 't', 'queued' FROM generate_series(1, 15)")
+    fields = {"verb": "cancel", "all": 1, "where": "state=queued"}
+    page = browser.send("/act/jobs", fields)
+    assert (page.status_code, "10 jobs cancelled so far" in page.text) == (200, True)
+    cursor = page.text.split('name="cursor" value="')[1].split('"')[0]
+    after = browser.send("/act/jobs", {**fields, "cursor": cursor, "done": 10})
+    while after.status_code == 200:
+        cursor = after.text.split('name="cursor" value="')[1].split('"')[0]
+        after = browser.send("/act/jobs", {**fields, "cursor": cursor, "done": 15})
+    assert "15 jobs cancelled" in browser.follow(after)
+    assert database.scalar("SELECT count(*) FROM sqla_jobs WHERE state = 'cancelled'") == 15
+
+
+def test_ticked_jobs_are_asked_about(browser: Browser, app: Recorder, database: Database) -> None:
+    ids = made(app, database, *"abc")
+    asked = browser.send("/act/confirm", {"verb": "delete", "id": ids[:2], "where": "queue=default"})
+    assert "Delete 2 jobs?" in asked.text
+    for job in ids:
+        assert (f'name="id" value="{job}"' in asked.text) == (job in ids[:2])
+    none = browser.send("/act/confirm", {"verb": "delete", "where": ""})
+    assert (none.status_code, "No job is chosen" in none.text) == (400, True)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"verb": "explode", "id": 1},
+        {"id": 1},
+        {"verb": ["retry", "cancel"], "id": 1},
+        {"verb": "retry", "id": "1 OR 1=1"},
+        {"verb": "retry", "all": 1},
+        {"verb": "retry", "all": 1, "where": "quueue=1"},
+        {"verb": "retry", "all": 1, "where": "", "cursor": "bm9uZQ"},
+        {"verb": "retry", "all": 1, "where": "", "done": "-1"},
+        {"verb": "delete", "id": list(range(1, 300))},
+    ],
+    ids=lambda fields: ",".join(fields),
+)
+def test_a_form_that_no_page_has_is_refused(browser: Browser, fields: dict[str, Any]) -> None:
+    answer = browser.send("/act/jobs", fields)
+    assert answer.status_code in (400, 404), answer.text
+    assert "Traceback" not in answer.text
+
+
+def test_a_queue_is_paused_and_resumed(
+    browser: Browser, app: Recorder, database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "sqla_jobs.audit")
+    made(app, database, "x", queue="mail")
+    page = browser.follow(browser.send("/act/queue", {"verb": "pause", "queue": "mail"}))
+    assert "Queue mail is paused" in page
+    assert "Resume mail" in page
+    assert database.scalar("SELECT paused_at IS NOT NULL FROM sqla_jobs_queues WHERE name = 'mail'")
+    assert "was paused already" in browser.follow(
+        browser.send("/act/queue", {"verb": "pause", "queue": "mail"})
+    )
+    assert "Queue mail goes on" in browser.follow(
+        browser.send("/act/queue", {"verb": "resume", "queue": "mail"})
+    )
+    assert not database.scalar("SELECT paused_at IS NOT NULL FROM sqla_jobs_queues WHERE name = 'mail'")
+    assert "pause queue mail: 1" in caplog.text
+    for fields in ({"verb": "stop", "queue": "mail"}, {"verb": "pause", "queue": "a b"}):
+        assert browser.send("/act/queue", fields).status_code == 400
+
+
+@pytest.fixture
+def scheduled(app: Recorder, database: Database) -> str:
+    with database.sessionmaker.begin() as session:
+        app.jobs.sync_schedules(session)
+    return UNSAFE
+
+
+def test_schedules_with_their_next_times(browser: Browser, scheduled: str, database: Database) -> None:
+    page = browser.get("/schedules")
+    check_markup(page.text)
+    assert UNSAFE not in page.text
+    assert page.text.count("07:30:00") == 5
+    assert "Europe/Paris" in page.text
+    database.execute("UPDATE sqla_jobs_schedules SET cron = 'nonsense' WHERE name = 'daily'")
+    assert "nonsense" in browser.text("/schedules")
+
+
+def test_a_schedule_is_run_and_switched(browser: Browser, scheduled: str, database: Database) -> None:
+    page = browser.follow(browser.send("/act/schedule", {"verb": "run", "schedule": scheduled}))
+    assert "is in queue ticks" in page
+    assert database.scalar("SELECT arguments ->> 'note' FROM sqla_jobs WHERE queue = 'ticks'") == "tick"
+    assert "is switched off" in browser.follow(
+        browser.send("/act/schedule", {"verb": "disable", "schedule": "daily"})
+    )
+    enabled = "SELECT enabled FROM sqla_jobs_schedules WHERE name = 'daily'"
+    assert database.scalar(enabled) is False
+    browser.send("/act/schedule", {"verb": "enable", "schedule": "daily"})
+    assert database.scalar(enabled) is True
+    for fields, code in (
+        ({"verb": "run", "schedule": "gone"}, 404),
+        ({"verb": "enable", "schedule": "gone"}, 404),
+        ({"verb": "drop", "schedule": "daily"}, 400),
+    ):
+        assert browser.send("/act/schedule", fields).status_code == code
+
+
+# -- the database ----------------------------------------------------------------------------------
+
+
+def test_a_database_that_is_away_gives_a_page(app: Recorder, database: Database) -> None:
+    from sqlalchemy import create_engine
+
+    away = create_engine(
+        database.url.set(host="127.0.0.1", port=1, query={}), connect_args={"connect_timeout": 2}
+    )
+    with served(dashboard(app.jobs, away, authorize=lambda _: True)) as browser:
+        for path in ("/", "/jobs", "/jobs/1", "/workers"):
+            page = browser.get(path)
+            assert (page.status_code, "The database does not answer" in page.text) == (503, True)
+            assert "127.0.0.1" not in page.text, (
+                "what the driver says may hold more than a visitor is to know"
+            )
+    away.dispose()
+
+
+def test_tables_that_are_missing_give_a_page(app: Recorder, empty_database: Database) -> None:
+    with served(dashboard(app.jobs, empty_database.engine, authorize=lambda _: True)) as browser:
+        page = browser.get("/jobs")
+        assert (page.status_code, "sqla-jobs migrate" in page.text) == (503, True)
+
+
+def test_the_server_ends_a_statement_that_takes_too_long(app: Recorder, database: Database) -> None:
+    limit = dt.timedelta(milliseconds=300)
+    made_ = dashboard(app.jobs, database.engine, authorize=lambda _: True, timeout=limit)
+    with served(made_) as browser, database.engine.connect() as holder:
+        holder.exec_driver_sql("LOCK TABLE sqla_jobs IN ACCESS EXCLUSIVE MODE")
+        page = browser.get("/jobs")
+        assert (page.status_code, "took too long" in page.text) == (503, True)
+        holder.rollback()
+        assert browser.get("/jobs").status_code == 200
+
+
+def test_a_page_cannot_write(app: Recorder, database: Database) -> None:
+    """Whatever an event of the application's Session does in a transaction that only reads."""
+    from sqlalchemy import event
+    from sqlalchemy.orm import sessionmaker
+
+    sessions = sessionmaker(database.engine)
+
+    @event.listens_for(sessions, "after_begin")
+    def noted(session: Session, transaction: Any, connection: Any) -> None:
+        connection.info["begun"] = True
+
+    made(app, database, "x")
+    house = dashboard(app.jobs, sessions, authorize=lambda _: True)
+
+    def write(session: Session, model: Any) -> None:
+        session.execute(model.__table__.delete())
+
+    from sqlalchemy.exc import InternalError
+
+    with pytest.raises(InternalError, match="read-only transaction"):
+        house.database._read(write)
+    assert database.scalar("SELECT count(*) FROM sqla_jobs") == 1
+
+
+# -- markup ----------------------------------------------------------------------------------------
+
+
+class Markup(HTMLParser):
+    """What a strict policy and a reader with a keyboard need of the markup."""
+
+    VOID = {"meta", "link", "input", "br", "hr", "img"}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.faults: list[str] = []
+        self.labelled = 0
+        self.ids: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        given = dict(attrs)
+        if "style" in given or tag == "style" or any(name.startswith("on") for name in given):
+            self.faults.append(f"inline style or script: <{tag} {attrs}>")
+        if tag == "script" and "src" not in given:
+            self.faults.append("inline script")
+        for name in ("src", "href", "action"):
+            if (given.get(name) or "").startswith(("http:", "https:", "//", "javascript:")):
+                self.faults.append(f"leads elsewhere: {given[name]}")
+        labelled = "label" in self.open or "aria-label" in given
+        if tag == "input" and given.get("type") != "hidden" and not labelled:
+            self.faults.append(f"no label: {attrs}")
+        if tag == "form" and given.get("method") == "get" and given.get("role") != "search":
+            self.faults.append("a form without method=post")
+        if "id" in given:
+            self.ids.append(str(given["id"]))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.handle_starttag(tag, attrs)
+        self.open.pop()
+
+    def handle_endtag(self, tag: str) -> None:
+        if not self.open or self.open.pop() != tag:
+            self.faults.append(f"</{tag}> closes another")
+
+
+def check_markup(page: str) -> None:
+    found = Markup()
+    found.feed(page)
+    assert found.faults == []
+    assert found.open == []
+    assert len(found.ids) == len(set(found.ids)), found.ids
+    assert '<html lang="en"' in page
+    assert 'class="skip" href="#main"' in page
+    assert page.count("<h1") == 1
+
+
+# -- many rows -------------------------------------------------------------------------------------
+
+
+ROWS = int(os.environ.get("SQLA_JOBS_TEST_ROWS", "1000000"))
+
+
+def timed(jobs: Jobs[Any], database: Database) -> tuple[Any, Callable[[], float]]:
+    """A dashboard whose statements are timed, and their sum since the last call."""
+    import time
+
+    from sqlalchemy import event
+
+    spent: list[float] = []
+    begun: list[float] = []
+    event.listen(database.engine, "before_cursor_execute", lambda *_: begun.append(time.perf_counter()))
+    event.listen(
+        database.engine, "after_cursor_execute", lambda *_: spent.append(time.perf_counter() - begun.pop())
+    )
+
+    def total() -> float:
+        found = sum(spent)
+        spent.clear()
+        return found
+
+    return dashboard(jobs, database.engine, authorize=lambda _: True), total
