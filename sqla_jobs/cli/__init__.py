@@ -17,6 +17,7 @@ from sqla_jobs.cli import (
     schedules,
     tables,
     top,
+    web,
     work,
 )
 from sqla_jobs.cli.refusals import Commands
@@ -48,4 +49,5 @@ main.add_command(tables.migrate)
 main.add_command(completion.completion)
 main.add_command(doctor.doctor)
 main.add_command(top.top)
+main.add_command(web.web)
 main.add_command(example.demo)

@@ -102,7 +102,7 @@ class Place:
             ConfigurationError: nothing names a database.
         """
         jobs = None if self.app is None else target.load(self.app)
-        model = _model_in(self.schema) if jobs is None else jobs.model
+        model = model_in(self.schema) if jobs is None else jobs.model
         chosen = database.choose(self.database_url)
         if chosen is None and jobs is not None:
             return database.own_database(jobs)[1], model, jobs
@@ -118,7 +118,8 @@ class Opened:
     jobs: Registry[Any] | None
 
 
-def _model_in(schema: str | None) -> type[JobMixin]:
+def model_in(schema: str | None) -> type[JobMixin]:
+    """The library's own job model, in a schema; None: in the connection's own."""
     if schema is None:
         return Job
 
