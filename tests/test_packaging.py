@@ -100,7 +100,9 @@ def test_the_wheel_holds_the_package_and_nothing_else(built: Built) -> None:
         for path in [*(ROOT / "sqla_jobs").rglob("*.py"), *(ROOT / "sqla_jobs" / "migrations").rglob("*.py")]
     }
     assert {name for name in names if name.endswith(".py")} == checkout
-    files = [path for kind in ("templates", "static") for path in (ROOT / "sqla_jobs" / "web" / kind).iterdir()]
+    files = [
+        path for kind in ("templates", "static") for path in (ROOT / "sqla_jobs" / "web" / kind).iterdir()
+    ]
     assert {f"sqla_jobs/web/{path.parent.name}/{path.name}" for path in files} <= set(names)
     assert contents(built.wheel_of_sdist) == names
 

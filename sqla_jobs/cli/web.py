@@ -144,7 +144,7 @@ def _run(name: str | None, options: dict[str, Any]) -> None:
         read_only=options["read_only"],
         hosts=None if with_any else {*names, host},
     )
-    serving.serve(made, host, options["port"], behind_proxy=options["behind_proxy"], say=click.echo)
+    serving.serve(made, host, options["port"], behind_proxy=options["behind_proxy"])
 
 
 def _kept(file: Path | None) -> tuple[str, str] | None:
@@ -171,4 +171,7 @@ def _database(name: str | None, schema: str | None, url: str | None) -> tuple[Re
     except OperationalError as error:
         # It may come; until then each page says that it is away.
         click.echo(f"the database says: {' '.join(str(error.orig).split())}", err=True)
+    except BaseException:
+        engine.dispose()
+        raise
     return registry, engine

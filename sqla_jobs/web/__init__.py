@@ -26,10 +26,11 @@ try:
     from sqla_jobs.web.access import Access
     from sqla_jobs.web.app import Dashboard, dashboard
 except ModuleNotFoundError as error:
-    if error.name is None or error.name.partition(".")[0] not in ("starlette", "jinja2", "anyio"):
+    missing = (error.name or "").partition(".")[0]
+    if missing not in ("starlette", "jinja2", "anyio"):
         raise
     raise ConfigurationError(
-        f"the dashboard needs {error.name}, which is not installed: pip install 'sqla-jobs[web]'"
+        f"the dashboard needs {missing}, which is not installed: pip install 'sqla-jobs[web]'"
     ) from error
 
 __all__ = ["Access", "Dashboard", "dashboard"]

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import logging
 import socket
-from collections.abc import Callable
 from types import FrameType
-from typing import Any, Final
+from typing import Final
 
 from starlette.requests import Request
 
@@ -39,10 +38,12 @@ class _Server(uvicorn.Server):
         super().__init__(config)
         self._dashboard = dashboard
 
-    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:  # noqa: ARG002
+        # Not its own: that raises the signal again when all is done, and a stop on demand is no failure.
         if self._dashboard.streams is not None:
             self._dashboard.streams.stop()
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit
+        self.should_exit = True
 
 
 def anybody(_: Request) -> bool:
@@ -50,19 +51,11 @@ def anybody(_: Request) -> bool:
     return True
 
 
-def serve(
-    dashboard: Dashboard,
-    host: str,
-    port: int,
-    *,
-    behind_proxy: bool = False,
-    say: Callable[[str], Any] = print,
-) -> None:
+def serve(dashboard: Dashboard, host: str, port: int, *, behind_proxy: bool = False) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Parameters:
         port: 0: any that is free.
-        say: gets one line: where it is.
 
     Raises:
         ConfigurationError: the address is taken, or is none of this machine.
@@ -86,7 +79,8 @@ def serve(
             h11_max_incomplete_event_size=64 * 1024,
         )
         shown = f"[{address}]" if ":" in address else address
-        say(f"the dashboard is at http://{shown}:{chosen}/")
+        url = f"http://{shown}:{chosen}/"
+        log.info("the dashboard is at %s", url, extra={"url": url})
         if not is_loopback(host):
             log.warning(
                 "the dashboard listens on %s without TLS: passwords can be read on the way there, unless a "
