@@ -9,12 +9,12 @@ from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.errors import InvalidFilter
 from sqla_jobs.inspection.rows import JobDetail, detail_of
 from sqla_jobs.lifecycle.sent import execute
-from sqla_jobs.models import Job, JobMixin
+from sqla_jobs.models import JobMixin
 
 
 @verb
 def show_job(
-    session: Sync, model: type[JobMixin] = Job, job_id: int = 0, *, redact: Iterable[str] = ()
+    session: Sync, model: type[JobMixin], job_id: int, *, redact: Iterable[str] = ()
 ) -> JobDetail | None:
     """One job, with its arguments, attempts and result; None: there is none of that id. Reads only.
 
