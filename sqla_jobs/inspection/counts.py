@@ -15,7 +15,7 @@ from sqla_jobs.models import Job, JobMixin
 from sqla_jobs.outcome import JobState
 
 MOST: Final = 10_000
-LOOK: Final = 100_000
+LOOK: Final = 50_000
 
 
 @verb
