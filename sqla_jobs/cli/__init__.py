@@ -8,17 +8,21 @@ from importlib.metadata import PackageNotFoundError, version
 import click
 
 from sqla_jobs.cli import (
+    acts,
     completion,
     doctor,
     example,
     explain,
     jobs,
     probe,
+    queues,
     schedules,
+    stats,
     tables,
     top,
     web,
     work,
+    workers,
 )
 from sqla_jobs.cli.refusals import Commands
 
@@ -43,6 +47,9 @@ def main() -> None:
 main.add_command(work.worker_command)
 main.add_command(probe.health)
 main.add_command(jobs.jobs)
+main.add_command(queues.queues)
+main.add_command(workers.workers)
+main.add_command(stats.stats)
 main.add_command(schedules.schedules)
 main.add_command(explain.cron)
 main.add_command(tables.migrate)
@@ -51,3 +58,6 @@ main.add_command(doctor.doctor)
 main.add_command(top.top)
 main.add_command(web.web)
 main.add_command(example.demo)
+
+for _act in (acts.retry, acts.cancel, acts.delete):
+    jobs.jobs.add_command(_act)

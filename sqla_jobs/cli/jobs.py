@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import replace
 from typing import Any, Final
 
 import click
 from rich.text import Text
+from sqlalchemy.orm import Session
 
 from sqla_jobs import inspection
 from sqla_jobs.cli.documents import chosen_fields, json_option, print_document
@@ -15,6 +18,7 @@ from sqla_jobs.cli.place import place_options, placed
 from sqla_jobs.cli.printing import cell, moment, plain, print_table, span
 from sqla_jobs.cli.refusals import NotAll
 from sqla_jobs.inspection import JobFilter, JobRow, Page
+from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState
 
 ROW: Final = (
@@ -29,6 +33,8 @@ DETAIL: Final = (
 )  # fmt: skip
 """What ``--json`` tells of one job."""
 
+PATIENCE: Final = 0.25
+"""Seconds after which no other look is begun, if those before have not found enough."""
 STYLES: Final = {
     JobState.RUNNING: "cyan",
     JobState.SUCCEEDED: "green",
@@ -59,9 +65,7 @@ def list_(ctx: click.Context, /, limit: int, after: str | None, as_json: bool, *
     """
     where = chosen_filter(params)
     with by_option_names(cursor="--after"):
-        page = placed(ctx).look(
-            lambda session, model, _: inspection.list_jobs(session, model, where, cursor=after, limit=limit)
-        )
+        page = placed(ctx).look(lambda session, model, _: _page(session, model, where, after, limit))
     if as_json:
         told = {"jobs": [chosen_fields(each, ROW) for each in page.jobs]}
         print_document({**told, **chosen_fields(page, ("next", "looked_at", "complete"))})
@@ -69,6 +73,16 @@ def list_(ctx: click.Context, /, limit: int, after: str | None, as_json: bool, *
     if page.jobs:
         print_jobs(page.jobs)
     _tell_the_end(page, where, limit)
+
+
+def _page(session: Session, model: type[JobMixin], where: JobFilter, cursor: str | None, limit: int) -> Page:
+    """A page, after as many looks as there is `PATIENCE` for; but one."""
+    deadline = time.monotonic() + PATIENCE
+    page = inspection.list_jobs(session, model, where, cursor=cursor, limit=limit)
+    while not page.complete and len(page.jobs) < limit and time.monotonic() < deadline:
+        more = inspection.list_jobs(session, model, where, cursor=page.next, limit=limit - len(page.jobs))
+        page = replace(more, jobs=page.jobs + more.jobs, looked_at=page.looked_at + more.looked_at)
+    return page
 
 
 def print_jobs(found: tuple[JobRow, ...]) -> None:

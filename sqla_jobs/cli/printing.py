@@ -6,9 +6,12 @@ import datetime as dt
 import unicodedata
 from collections.abc import Iterable, Sequence
 from functools import partial
+from itertools import zip_longest
 from typing import Any, Final
 
+import click
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -36,11 +39,15 @@ def plain(text: object, *, lines: bool = False) -> str:
     Parameters:
         lines: line ends and tabs stay.
     """
+    kept = "\n\t" if lines else ""
     return "".join(
-        each if each.isprintable() or unicodedata.category(each) == "Zs" or (lines and each in "\n\t") else
-        each.encode("unicode_escape", "surrogatepass").decode("ascii")
+        each if each in kept or each.isprintable() or unicodedata.category(each) == "Zs" else _escaped(each)
         for each in str(text)
-    )  # fmt: skip
+    )
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def cell(text: object, style: str = "") -> Text:
@@ -55,12 +62,32 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, right:
     Parameters:
         right: the columns of numbers.
     """
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
-    for name in columns:
-        table.add_column(name, justify="right" if name in right else "left")
+    cells = [[each if isinstance(each, Text) else cell(each) for each in row] for row in rows]
+    where = console()
+    if where.is_terminal:
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+        for name in columns:
+            table.add_column(name, justify="right" if name in right else "left")
+        for row in cells:
+            table.add_row(*row)
+        where.print(table)
+    else:
+        _print_plainly(columns, cells, right)
+
+
+def _print_plainly(columns: Sequence[str], rows: Sequence[Sequence[Text]], right: Sequence[str]) -> None:
+    # rich takes some milliseconds for each row, most of them for wrapping what is not wrapped here.
+    lines = [list(columns)]
     for row in rows:
-        table.add_row(*(each if isinstance(each, Text) else cell(each) for each in row))
-    console().print(table)
+        lines += map(list, zip_longest(*(each.plain.split("\n") for each in row), fillvalue=""))
+    widths = [max(map(cell_len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["─" * width for width in widths])
+    for line in lines:
+        padded = (
+            " " * (width - cell_len(text)) + text if name in right else text + " " * (width - cell_len(text))
+            for name, width, text in zip(columns, widths, line, strict=True)
+        )
+        click.echo("  ".join(padded).rstrip())
 
 
 def shown(moment: dt.datetime) -> str:
