@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import threading
 from collections.abc import Iterator
 from typing import Any
@@ -169,6 +170,19 @@ def test_what_the_applications_model_adds_must_be_there(odd: tuple[Database, Job
 
 def test_tables_that_the_revisions_have_made_are_in_order(empty_database: Database) -> None:
     migrations.migrate(empty_database.engine)
+    assert report(empty_database) == set()
+
+
+def test_tables_that_were_restored_from_a_dump_are_in_order(
+    server: Server, database: Database, empty_database: Database
+) -> None:
+    """The server has parsed what it had written down itself."""
+    if server.bindir is None:
+        pytest.skip("no pg_dump of the server's version here")
+    dump = [server.bindir / "pg_dump", server.libpq(database.name)]
+    told = subprocess.run(dump, check=True, capture_output=True, text=True)
+    restore = [server.bindir / "psql", "-qv", "ON_ERROR_STOP=1", server.libpq(empty_database.name)]
+    subprocess.run(restore, input=told.stdout, check=True, capture_output=True, text=True)
     assert report(empty_database) == set()
 
 

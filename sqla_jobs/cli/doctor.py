@@ -7,6 +7,7 @@ from typing import Any, Final
 
 import click
 from rich.console import Console
+from rich.padding import Padding
 from rich.text import Text
 from sqlalchemy import Engine
 
@@ -76,7 +77,7 @@ def _print(report: Report) -> None:
 def _tell(out: Console, found: Finding) -> None:
     head = Text.assemble((found.severity, _STYLES[found.severity]), " ", (found.code, "bold"))
     out.print(head)
-    out.print(Text(f"  {plain(found.found)}"), soft_wrap=not out.is_terminal)
+    out.print(Padding(Text(plain(found.found)), (0, 0, 0, 2), expand=False))
     # Never wrapped: it is to be copied.
     for line in found.cure.splitlines():
         out.print(Text(f"    {plain(line)}", style="green"), soft_wrap=True)

@@ -139,7 +139,7 @@ def sessions() -> Executable:
             FROM pg_catalog.pg_stat_activity
             WHERE pid <> pg_backend_pid() AND (backend_xmin IS NOT NULL OR xact_start IS NOT NULL)
               AND (datname = current_database() OR backend_type = 'walsender')
-              AND backend_type <> 'autovacuum worker'
+              AND backend_type <> 'autovacuum worker' AND leader_pid IS NULL
         ) AS seen
         WHERE CASE WHEN seen.open IS NULL THEN seen.behind > :transactions
                    ELSE seen.open > :seconds OR seen.state LIKE 'idle in transaction%' END
