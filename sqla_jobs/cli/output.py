@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeEl
 from sqlalchemy.exc import SQLAlchemyError
 from typing_extensions import Self
 
+from sqla_jobs.cli.pretty import Pretty
 from sqla_jobs.outcome import JobState
 from sqla_jobs.runner import Finished
 from sqla_jobs.worker import Worker
@@ -27,21 +28,29 @@ TELL_EVERY: Final = 10
 """Looks between two lines of progress where there is no terminal."""
 
 
+_TEXT: Final = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+
+
 class Display:
     """Where a worker's words go: stderr, below it a progress bar when a drain runs in a terminal."""
 
-    def __init__(self, drain: bool, log_level: str | None, log_format: str) -> None:
+    def __init__(self, drain: bool, log_level: str | None, log_format: str | None) -> None:
         console = Console(stderr=True)
-        self._bar = console if drain and console.is_terminal and not console.is_dumb_terminal else None
+        terminal = console if console.is_terminal and not console.is_dumb_terminal else None
+        self._bar = terminal if drain else None
         self._level = (log_level or ("info" if self._bar is None else "warning")).upper()
         self._json = log_format == "json"
+        # Where there is no terminal there is nothing to be pretty for.
+        self._pretty = terminal if log_format in (None, "pretty") else None
 
     def start_logging(self) -> None:
         """Give the root logger a handler, before the application is imported and may set up its own."""
-        handler = logging.StreamHandler() if self._bar is None else AboveTheBar(self._bar)
-        handler.setFormatter(
-            Json() if self._json else logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s")
-        )
+        handler: logging.Handler
+        if self._pretty is not None:
+            handler = Pretty(self._pretty)
+        else:
+            handler = logging.StreamHandler() if self._bar is None else AboveTheBar(self._bar)
+            handler.setFormatter(Json() if self._json else logging.Formatter(_TEXT))
         logging.basicConfig(handlers=[handler], level=self._level)
         logging.captureWarnings(True)
 

@@ -118,7 +118,11 @@ class Recorded(click.Command):
     type=click.Choice(["debug", "info", "warning", "error"]),
     help="Default: info; warning under the progress bar of a drain.",
 )
-@click.option("--log-format", type=click.Choice(["text", "json"]), default="text", show_default=True)
+@click.option(
+    "--log-format",
+    type=click.Choice(["text", "json", "pretty"]),
+    help="Default: pretty in a terminal, else text.",
+)
 @metrics_options
 @click.pass_context
 def worker_command(
@@ -137,7 +141,7 @@ def worker_command(
     max_memory: int | None,
     drain: bool,
     log_level: str | None,
-    log_format: str,
+    log_format: str | None,
     metrics_host: str,
     metrics_port: int | None,
 ) -> None:
@@ -181,7 +185,7 @@ def run(
     database_url: str | None,
     *,
     log_level: str | None,
-    log_format: str,
+    log_format: str | None,
     queues: Sequence[str] | None,
     threads: int,
     concurrency: int,

@@ -19,7 +19,7 @@ from sqla_jobs.runner.group import Groups, Pace, check_level
 from sqla_jobs.runner.lane import RERUNS, Follow, Runner
 from sqla_jobs.runner.limits import Slots
 from sqla_jobs.runner.once import work_once
-from sqla_jobs.runner.run import CANCELLED, Finished, facts, finished
+from sqla_jobs.runner.run import CANCELLED, Finished, facts, finished, milliseconds
 
 __all__ = [
     "CANCELLED",
@@ -36,5 +36,6 @@ __all__ = [
     "facts",
     "finished",
     "is_transient",
+    "milliseconds",
     "work_once",
 ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import inspect
+import time
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass, fields
@@ -29,7 +30,7 @@ from sqla_jobs.lifecycle import Claimed, Written
 from sqla_jobs.outcome import JobState, Outcome
 from sqla_jobs.redaction import MASK
 from sqla_jobs.scope import GroupScope, JobScope, Ran
-from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of, shut
+from sqla_jobs.tasks import Registry, RunningJob, Task, as_current, async_of, shut, took
 
 AnyTask: TypeAlias = "Task[..., Any, Any]"
 
@@ -70,6 +71,16 @@ class Finished:
         """Whether this run failed, be it retried or not; a Snooze or a Cancel is no failure."""
         return self.error is not None and not isinstance(self.error, (Cancel, GiveBack, Snooze))
 
+    @property
+    def wait(self) -> dt.timedelta | None:
+        """How long the job could have been begun before it was, as `Job.wait`; None: nobody knows."""
+        return self.job.wait
+
+    @property
+    def duration(self) -> dt.timedelta | None:
+        """How long the task took; None: it was not called here, e.g. of a dead worker's job."""
+        return self.job.duration
+
 
 def run(
     registry: Registry[Any], job: Claimed, view: RunningJob, scope: JobScope | GroupScope, session: Session
@@ -91,6 +102,13 @@ def run(
         return cancelled is not None
 
     def body() -> Any:
+        began = time.perf_counter()
+        try:
+            return call()
+        finally:
+            took(view, time.perf_counter() - began)
+
+    def call() -> Any:
         task = registry.find(job.task)
         if job.unreadable is not None:
             raise job.unreadable if view.redaction is None else _hidden(job.unreadable)
@@ -188,3 +206,8 @@ def told(result: Finished | None) -> tuple[JobState | None, BaseException | None
 def facts(job: RunningJob) -> dict[str, Any]:
     """What log records say of a job, as ``extra``."""
     return {"job_id": job.id, "task": job.task, "queue": job.queue, "attempt": job.attempt}
+
+
+def milliseconds(length: dt.timedelta | None) -> float | None:
+    """As log records say it."""
+    return None if length is None else round(length.total_seconds() * 1000, 3)

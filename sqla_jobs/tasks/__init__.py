@@ -19,7 +19,7 @@ observed    who is told of the runs of jobs: metrics and traces
 housekeeping  the library's own task and its schedule
 """
 
-from sqla_jobs.tasks.current import RunningJob, as_current, current_job, progressed, running
+from sqla_jobs.tasks.current import RunningJob, as_current, current_job, progressed, running, took
 from sqla_jobs.tasks.housekeeping import OWN_QUEUE, PRUNE, keep_house
 from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.many import enqueue_many
@@ -79,4 +79,5 @@ __all__ = [
     "redaction",
     "running",
     "sessions_of",
+    "took",
 ]

@@ -49,13 +49,29 @@ class RunningJob:
     _watch: ClassVar[Around | None] = None
     """Calls the task, for those who observe it; see `observed_by`. No field: that would cost each job."""
     _redaction: ClassVar[Redaction | None] = None
-    """What is not to be shown of it. No field either."""
+    """What is not to be shown of it. No field either, nor is what follows."""
+    _claimed: ClassVar[Claimed | None] = None
+    _seconds: ClassVar[float | None] = None
 
     def __repr__(self) -> str:
         known = {each.name: getattr(self, each.name) for each in fields(self) if each.repr}
         if self._redaction is not None:
             known["arguments"] = mask(self.arguments, self._redaction.names)
         return f"RunningJob({', '.join(f'{name}={value!r}' for name, value in known.items())})"
+
+    @property
+    def wait(self) -> dt.timedelta | None:
+        """From when it could have been begun, enqueued and due, to when it was; None: nobody knows."""
+        job = self._claimed
+        if job is None or job.started_at is None:
+            return None
+        ready = max(job.run_at, job.created_at)
+        return None if job.started_at < ready else job.started_at - ready
+
+    @property
+    def duration(self) -> dt.timedelta | None:
+        """How long the task took, without what is around it; None: it was not called here, or runs."""
+        return None if self._seconds is None else dt.timedelta(seconds=self._seconds)
 
     @property
     def redaction(self) -> Redaction | None:
@@ -143,9 +159,15 @@ def running(
         enqueued_at=job.created_at,
         _meter=meter,
     )
+    object.__setattr__(view, "_claimed", job)
     if redaction is not None:
         object.__setattr__(view, "_redaction", redaction)
     return view
+
+
+def took(job: RunningJob, seconds: float) -> None:
+    """Its task was called, and took so long."""
+    object.__setattr__(job, "_seconds", seconds)
 
 
 def observed_by(job: RunningJob, watch: Around) -> None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from sqla_jobs.errors import Cancel, GiveBack
 from sqla_jobs.outcome import JobState, storable
 from sqla_jobs.redaction import log_error
-from sqla_jobs.runner import Finished, facts
+from sqla_jobs.runner import Finished, facts, milliseconds
 from sqla_jobs.worker.crew import Crew
 from sqla_jobs.worker.outages import report
 
@@ -40,12 +40,15 @@ class Announcer:
         return self._on_failure is not None or self._on_finish is not None
 
     def log_group(self, group: Sequence[Finished]) -> None:
-        """One line for the successes of a group, for each other job its own."""
+        """One line for the successes of a group, for each other job its own; at ``debug`` for all of them."""
         succeeded = [each.job.task for each in group if each.error is None]
         if len(succeeded) > 1 and log.isEnabledFor(logging.INFO):
-            tasks = ", ".join(f"{task} \u00d7 {number}" for task, number in Counter(succeeded).items())
-            extra = {"jobs": len(succeeded)}
-            log.info("%s jobs succeeded in one transaction: %s", len(succeeded), tasks, extra=extra)
+            # A record costs more than such a job does: each has its own only for whoever looks closely.
+            if log.isEnabledFor(logging.DEBUG):
+                for each in group:
+                    if each.error is None:
+                        _log_outcome(each, logging.DEBUG)
+            _log_successes(succeeded, group)
         for each in group:
             if each.error is not None or len(succeeded) == 1:
                 _log_outcome(each)
@@ -106,21 +109,41 @@ class Announcer:
             do()
 
 
-def _log_outcome(finished: Finished) -> None:
-    if finished.error is None and not log.isEnabledFor(logging.INFO):
+def _log_successes(tasks: Sequence[str], group: Sequence[Finished]) -> None:
+    told = ", ".join(f"{task} \u00d7 {number}" for task, number in Counter(tasks).items())
+    # The first was the next of all: none has waited longer.
+    wait = milliseconds(group[0].wait)
+    run = round(sum(milliseconds(each.duration) or 0.0 for each in group), 3)
+    log.info(
+        "%s jobs succeeded in one transaction (%s): %s", len(tasks), _times(wait, run), told,
+        extra={"jobs": len(tasks), "wait_ms": wait, "run_ms": run},
+    )  # fmt: skip
+
+
+def _times(wait: float | None, run: float | None) -> str:
+    known = {"waited": wait, "ran": run}
+    return ", ".join(f"{what} {time:.1f} ms" for what, time in known.items() if time is not None) or "not run"
+
+
+def _log_outcome(finished: Finished, level: int = logging.INFO) -> None:
+    if finished.error is None and not log.isEnabledFor(level):
         return
     job, error = finished.job, finished.error
-    extra = {**facts(job), "state": finished.state.value}
+    wait, run = milliseconds(finished.wait), milliseconds(finished.duration)
+    extra = {**facts(job), "state": finished.state.value, "wait_ms": wait, "run_ms": run}
+    times = _times(wait, run)
     told = str(error) if job.clean is None else job.clean(str(error))
     told = storable(told.partition("\n")[0])
     if not finished.failed:
         reason = f": {told}" if isinstance(error, (Cancel, GiveBack)) and told else ""
-        log.info("job %s (%s) %s%s", job.id, job.task, finished.state.value, reason, extra=extra)
+        log.log(
+            level, "job %s (%s) %s (%s)%s", job.id, job.task, finished.state.value, times, reason, extra=extra
+        )
         return
     level = logging.WARNING if finished.state is JobState.SCHEDULED else logging.ERROR
     kind = type(error).__name__ if job.clean is None else job.clean(type(error).__name__)
     log_error(
-        level, "job %s (%s) attempt %s of %s failed, now %s: %s: %s",
-        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, kind, told,
+        level, "job %s (%s) attempt %s of %s failed, now %s (%s): %s: %s",
+        job.id, job.task, job.attempt, job.max_attempts, finished.state.value, times, kind, told,
         error=error, clean=job.clean, extra=extra,
     )  # fmt: skip

@@ -49,8 +49,8 @@ class Holder(BaseModel):
 
 NEEDLES: Final = (
     "4929 1234", "49291234", "4929-1234", "5678 9012", "56789012", "O'Neil", "O\\'Neil", "Sch\u00f6n",
-    "Sch\\u00f6n", "Sch\\xf6n", "DE8937", "013000", "1985-12-10", "1985, 12", "10.12.1985", "2019-03-04",
-    "2019, 3", "17:28:39", "81234.5", "81,234", "6f1c9d2e", "2c3d4e5f", "platinum-tier", "PLATINUM",
+    "Sch\\u00f6n", "Sch\\xf6n", "DE8937", "532013000", "1985-12-10", "1985, 12", "10.12.1985", "2019-03-04",
+    "2019, 3", "81234.5", "81,234", "6f1c9d2e", "2c3d4e5f", "platinum-tier", "PLATINUM",
     "86421357", "9753186", "de/77", "bl0b", "s3cr3t", BLOB.hex(), base64.b64encode(BLOB).decode(),
     "Winterbottom", "berweisung", "Fortescue",
 )  # fmt: skip
@@ -81,8 +81,9 @@ def _grouped(*errors: Exception) -> Exception:
 
 
 def _noted(error: Exception, note: str) -> Exception:
-    if sys.version_info >= (3, 11):
-        error.add_note(note)
+    if sys.version_info < (3, 11):
+        return type(error)(note)
+    error.add_note(note)
     return error
 
 
