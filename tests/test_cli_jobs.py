@@ -245,6 +245,36 @@ def test_what_a_row_says_is_redacted_is_not_shown(shell: Shell) -> None:
     assert shell.json("jobs", "show", "1")["arguments"] == {"card": "[redacted]", "order": 1}
 
 
+APP = """
+from sqla_jobs import Jobs
+
+jobs = Jobs()
+
+
+@jobs.task(name="pay", redact=("card",))
+def pay(session, card, order=1) -> None: ...
+"""
+
+
+def test_what_the_application_redacts_now_is_not_shown(shell: Shell, tmp_path: Path) -> None:
+    """The row is of a time when the task did not say it."""
+    (tmp_path / "shop.py").write_text(APP)
+    told = {
+        "attempt": 1,
+        "error": "ValueError",
+        "message": "card 4111 was refused",
+        "traceback": "card = '4111'",
+    }
+    shell.job("pay", "failed", arguments={"card": "4111", "order": 1}, attempts=[told])
+    url = shell.database.url_string
+    for options in ([], ["--json"]):
+        told = run("jobs", "show", "1", "--app", "shop:jobs", *options, folder=tmp_path, DATABASE_URL=url)
+        assert told.code == 0, told.errors
+        assert "4111" not in told.output
+        assert '"card": "[redacted]"' in told.output
+        assert '"order": 1' in told.output
+
+
 # -- what nobody may write -------------------------------------------------------------------------
 
 

@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from sqla_jobs import inspection
 from sqla_jobs.cli.documents import chosen_fields, json_option, print_document
 from sqla_jobs.cli.filters import HIGHEST_ID, by_option_names, chosen_filter, filter_options, typed
-from sqla_jobs.cli.page import job_page
+from sqla_jobs.cli.page import job_page, masked
 from sqla_jobs.cli.place import place_options, placed
 from sqla_jobs.cli.printing import cell, moment, plain, print_table, span
 from sqla_jobs.cli.refusals import NotAll
@@ -130,7 +130,9 @@ def show(ctx: click.Context, /, job: int, as_json: bool, **_: str | None) -> Non
     Its arguments, its attempts that did not succeed with their errors and tracebacks, its times, its
     schedule, its worker, its progress and its result. Exit code 4: there is none of this id.
     """
-    found = placed(ctx).look(lambda session, model, _: inspection.show_job(session, model, job))
+    found = placed(ctx).look(
+        lambda session, model, app: masked(inspection.show_job(session, model, job), app)
+    )
     if found is None:
         raise NotAll(f"there is no job {job}: it was deleted, or never made")
     if as_json:

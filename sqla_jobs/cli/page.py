@@ -6,12 +6,32 @@ import datetime as dt
 import json
 import re
 from collections.abc import Iterator
-from typing import Any
+from dataclasses import replace
+from typing import Any, Final
 
 import click
 
 from sqla_jobs.cli.printing import moment, plain, span
 from sqla_jobs.inspection import JobDetail
+from sqla_jobs.redaction import mask
+from sqla_jobs.tasks import Registry, redaction
+
+_TOLD: Final = ("message", "traceback")
+"""What of an attempt may quote the job's arguments."""
+
+
+def masked(job: JobDetail | None, app: Registry[Any] | None) -> JobDetail | None:
+    """A job without what its task does not show now, of which its row need not know."""
+    task = None if job is None or app is None else app.tasks.get(job.task)
+    hidden = None if job is None or task is None else redaction(task.signature, job.arguments)
+    if job is None or hidden is None:
+        return job
+    attempts = [
+        each | {name: hidden.clean(each[name]) for name in _TOLD if isinstance(each.get(name), str)}
+        for each in job.attempts
+    ]
+    error = None if job.error is None else hidden.clean(job.error)
+    return replace(job, arguments=mask(job.arguments, hidden.names), attempts=attempts, error=error)
 
 
 def job_page(job: JobDetail) -> str:
