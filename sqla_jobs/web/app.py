@@ -9,7 +9,7 @@ from typing import Any, Final
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route, Router
-from starlette.types import Receive, Scope, Send
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from sqla_jobs.errors import ConfigurationError, shown
 from sqla_jobs.tasks import Registry
@@ -134,7 +134,18 @@ class Dashboard:
         self.streams: Final = None if interval is None else Streams(Pulse(self.database, interval))
         self._authorize: Final = check_authorize(authorize) if door is None else door.authorize
         self._templates: Final = render.environment()
-        self._routed: Final = with_headers(self._router())
+        self._routed: Final = with_headers(self._entered(self._router()))
+
+    def _entered(self, router: Router) -> ASGIApp:
+        """The pages; below a path of a WSGI server's also ``/queue``, which is ``/queue/``."""
+
+        async def enter(scope: Scope, receive: Receive, send: Send) -> None:
+            if scope["path"] and scope["path"] == scope.get("root_path"):
+                await RedirectResponse(f"{base_of(Request(scope))}/", 307)(scope, receive, send)
+            else:
+                await router(scope, receive, send)
+
+        return enter
 
     def _router(self) -> Router:
         routes = [Route("/static/{version}/{name:path}", _Static(self))]
@@ -207,11 +218,7 @@ class _Endpoint:
         self._method = method
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        request = Request(scope, receive)
-        if scope["path"] == scope.get("root_path", "") and scope["path"]:
-            response: Response = RedirectResponse(f"{base_of(request)}/", 307)
-        else:
-            response = await self._house.answer(request, self._handler, self._method)
+        response = await self._house.answer(Request(scope, receive), self._handler, self._method)
         await response(scope, receive, send)
 
 

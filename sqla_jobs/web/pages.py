@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 from urllib.parse import urlencode
 from zoneinfo import ZoneInfo
@@ -115,7 +115,15 @@ async def jobs(visit: Visit) -> Response:
 async def job(visit: Visit) -> Response:
     """All about one job."""
     number = id_of(visit.request.path_params["id"])
-    found = await visit.read(lambda session, model: inspection.show_job(session, model, number))
+
+    def read(session: Session, model: type[JobMixin]) -> inspection.JobDetail | None:
+        found = inspection.show_job(session, model, number)
+        if found is None or found.state != JobState.RUNNING:
+            return found
+        said = lifecycle.progress(session, model, number)  # while it runs, its worker's row has it
+        return replace(found, progress=None if said is None else said.values())
+
+    found = await visit.read(read)
     if found is None:
         raise Refused(404, f"There is no job {number}: it was pruned or deleted, or never was.")
     return visit.page("job.html", at="jobs", job=found)
