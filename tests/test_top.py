@@ -143,16 +143,6 @@ def test_sigterm_leaves_the_terminal_as_it_was_and_read_only_the_database(
     assert database.scalar("SELECT count(*) FROM sqla_jobs_queues") == 0
 
 
-def test_ctrl_c_leaves_the_terminal_as_it_was(database: Database, tmp_path: Path) -> None:
-    with top(database, tmp_path) as screen:
-        screen.press("\x03")  # of which the terminal makes a signal
-        assert (screen.wait(), screen.restored) == (-signal.SIGINT, True)
-        assert "Traceback" not in screen.text
-
-
-# -- the terminal --------------------------------------------------------------------------------------
-
-
 def test_an_error_of_our_own_leaves_the_terminal_as_it_was(database: Database, tmp_path: Path) -> None:
     """In the thread that reads: its end must not leave a screen that never changes again."""
     program = (
@@ -225,7 +215,7 @@ def test_the_database_goes_and_comes_back(database: Database, tmp_path: Path) ->
     assert database.scalar("SELECT count(*) FROM sqla_jobs_queues") == 0, "not done later"
 
 
-def test_keys_work_while_the_database_does_not_answer(database: Database, tmp_path: Path) -> None:
+def test_keys_work_while_the_database_does_not_answer_ctrl_c_too(database: Database, tmp_path: Path) -> None:
     with top(database, tmp_path) as screen:
         with database.engine.begin() as connection:
             connection.exec_driver_sql("LOCK TABLE sqla_jobs")
@@ -234,8 +224,9 @@ def test_keys_work_while_the_database_does_not_answer(database: Database, tmp_pa
             screen.wait_for("KEYS")
             screen.press("x")
             screen.wait_for("RUNNING 0")
-            screen.press("q")
-            assert (screen.wait(), screen.restored) == (0, True)
+            screen.press("\x03")  # of which the terminal makes a signal
+            assert (screen.wait(), screen.restored) == (-signal.SIGINT, True)
+            assert "Traceback" not in screen.text
 
 
 def test_a_part_that_takes_too_long_is_late_and_the_others_are_not(database: Database) -> None:
@@ -289,6 +280,22 @@ def test_an_action_on_what_is_gone_or_over_says_so(database: Database) -> None:
         "nothing was done", "job 1 is over already", "job 1 is queued", "job 1 is queued already",
         "job 1 is cancelled", "queue mail was not paused",
     ]  # fmt: skip
+
+
+def test_what_a_task_hides_is_hidden_in_jobs_of_before_too(database: Database) -> None:
+    jobs = Jobs()
+
+    @jobs.task(name="charge", redact=("card_number",))
+    def charge(session: Session, order: int, card_number: str) -> None: ...
+
+    database.execute(
+        """INSERT INTO sqla_jobs (task, arguments) VALUES ('charge', '{"order": 7, "card_number": "4111"}')"""
+    )
+    source = Source(database.engine, Job, jobs=jobs)
+    seen = source.read(Wish(job=1)).detail
+    source.close()
+    assert seen is not None
+    assert seen.arguments == {"order": 7, "card_number": "[redacted]"}
 
 
 def test_a_look_cannot_write(database: Database) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -20,6 +20,7 @@ from sqla_jobs.inspection import JobDetail, JobFilter, JobRow
 from sqla_jobs.lifecycle import Cancelled, Retried
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState
+from sqla_jobs.redaction import mask
 from sqla_jobs.tasks import Registry
 
 T = TypeVar("T")
@@ -129,7 +130,12 @@ class Source:
         return tuple(found), more
 
     def _detail(self, session: Session, job_id: int) -> JobDetail | None:
-        return inspection.show_job(session, self.model, job_id)
+        found = inspection.show_job(session, self.model, job_id)
+        # The row names what its task hid when it was enqueued; raw SQL, and tasks of before, name nothing.
+        task = None if found is None or self.jobs is None else self.jobs.tasks.get(found.task)
+        if found is None or task is None:
+            return found
+        return replace(found, arguments=mask(found.arguments, task.redact))
 
     def _matching(
         self, session: Session, state: JobState, wish: Wish, most: int
