@@ -105,6 +105,24 @@ def test_what_a_running_worker_shows(jobs: Jobs[Job], database: Database, scrape
     assert found.counted(task="wait") == {"enqueued": 1, "started": 1, "succeeded": 1}
 
 
+def test_what_a_stop_gives_back(jobs: Jobs[Job], database: Database, scraped: Metered) -> None:
+    begun = threading.Event()
+
+    @jobs.task(name="wait")
+    def wait(session: Session) -> None:
+        begun.set()
+        session.execute(text("SELECT pg_sleep(60)"))
+
+    with database.sessionmaker.begin() as session:
+        wait.enqueue(session)
+    with Worker(jobs, database.engine, poll_interval=SOON, observers=[scraped.metrics]) as worker:
+        assert begun.wait(PATIENCE)
+        worker.stop(0)
+    found = scraped.scrape()
+    assert found.counted(task="wait") == {"enqueued": 1, "started": 1, "given_back": 1}
+    assert found.value("running") == 0
+
+
 def test_the_time_that_a_job_waited_and_ran(jobs: Jobs[Job], database: Database, scraped: Metered) -> None:
     @jobs.task(name="fast", group_commit=5, timeout=dt.timedelta(minutes=1))
     def fast(session: Session) -> None: ...

@@ -188,6 +188,20 @@ def test_a_signal_is_no_error(traced: Traced, database: Database, signal: Cancel
     assert span.attributes["sqla_jobs.state"] == ("cancelled" if isinstance(signal, Cancel) else "scheduled")
 
 
+def test_what_is_redacted_is_in_no_span(traced: Traced, database: Database) -> None:
+    @traced.jobs.task(name="pay", retry=NEVER_AGAIN, redact=("card",))
+    def pay(session: Session, card: str) -> None:
+        raise ValueError(f"refused: {card}")
+
+    with traced.tracer.start_as_current_span("web") as web, database.sessionmaker.begin() as session:
+        pay.enqueue(session, "4111-1111")
+    drain(traced.jobs, database)
+    [span] = traced.spans()
+    assert links(span) == [ids(web)]
+    assert "refused: [redacted]" in span.to_json()
+    assert "4111" not in span.to_json()
+
+
 def test_an_outcome_that_was_refused_is_that_of_the_span(traced: Traced, database: Database) -> None:
     """The task itself has succeeded; the commit has not."""
     with database.engine.begin() as connection:

@@ -1,6 +1,7 @@
 """Metrics and traces, of the extra ``metrics``: ``pip install 'sqla-jobs[metrics]'``.
 
 prometheus  Prometheus: counters and histograms of the runs of jobs
+queues      what the queues hold, for a scrape
 labels      what may be a label
 endpoint    where Prometheus reads them
 tracing     Tracing: a job keeps the trace that it is enqueued in, and its runs are spans that link to it

@@ -16,6 +16,7 @@ from sqla_jobs import commits
 from sqla_jobs.errors import ConfigurationError, GiveBack, InvalidOption, Snooze, shown
 from sqla_jobs.metrics.labels import MOST_QUEUES, Labels
 from sqla_jobs.metrics.missing import missing
+from sqla_jobs.metrics.queues import Queues
 from sqla_jobs.outcome import JobState
 from sqla_jobs.tasks import Registry, RunningJob, Sessions, sessions_of
 
@@ -64,6 +65,11 @@ HISTOGRAMS: Final = {
 GAUGES: Final = {
     "running": "Jobs that run now, by task and queue.",
     "worker_up": "Workers of this process that take jobs: 1, or 0 while it stops.",
+    "queues_up": "1 if the figures of queues are there; 0: the database is away, they are left out.",
+    "queue_depth": "Jobs that are queued and due, by queue; beyond a bound the bound.",
+    "queue_scheduled": "Jobs that wait for their time, by queue; beyond a bound the bound.",
+    "queue_oldest_seconds": "For how long the oldest job that is queued has been due, by queue.",
+    "queue_paused": "1 if the queue is paused.",
 }
 _BY: Final = ("task", "queue")
 
@@ -108,7 +114,7 @@ class Prometheus:
                 " use that one, or give this one its own: Prometheus(jobs, registry=CollectorRegistry())"
             )
         self.labels = Labels(jobs.tasks, queues)
-        self._queues: Sessions | None = None
+        self._queues: Queues | None = None
         self.look_at(jobs.sessionmaker if sessions is None else sessions)
         names = {f"sqla_jobs_{name}": text for name, text in COUNTERS.items()}
         self._counters = [Counter(name, text, _BY, registry=None) for name, text in names.items()]
@@ -138,7 +144,7 @@ class Prometheus:
 
     def look_at(self, sessions: Sessions | Engine | None) -> None:
         """Where the queues are looked at from now on; None: nowhere."""
-        self._queues = None if sessions is None else sessions_of(sessions)
+        self._queues = None if sessions is None else Queues(self.jobs.model, sessions_of(sessions))
 
     def close(self) -> None:
         """Count no more, and leave the CollectorRegistry."""
@@ -189,6 +195,24 @@ class Prometheus:
     def live(self) -> Iterator[GaugeMetricFamily]:
         """The gauges that are read at the moment of a scrape."""
         yield _gauge("worker_up", self.workers_up())
+        if self._queues is None:
+            return
+        rows = self._queues.rows()
+        yield _gauge("queues_up", 0 if rows is None else 1)
+        if rows is None:
+            return
+        by_queue: dict[str, list[float]] = {}
+        for row in rows:
+            figures = by_queue.setdefault(self.labels.queue(row.name), [0, 0, 0, 0])
+            figures[0] += row.queued
+            figures[1] += row.scheduled
+            figures[2] = max(figures[2], row.oldest)
+            figures[3] = max(figures[3], row.paused)
+        for place, name in enumerate(("depth", "scheduled", "oldest_seconds", "paused")):
+            family = _gauge(f"queue_{name}")
+            for queue, figures in by_queue.items():
+                family.add_metric([queue], figures[place])
+            yield family
 
 
 class _Series:

@@ -131,7 +131,7 @@ class _Traced:
         if state is None:
             span.set_status(Status(StatusCode.ERROR, "nothing is recorded of this run"))
         elif error is not None and not isinstance(error, (Cancel, Snooze, GiveBack)):
-            told = describe(error)
+            told = describe(error, self._job.clean)
             name = str(told["error"])
             span.set_attribute("error.type", name)
             span.add_event(
