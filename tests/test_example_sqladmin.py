@@ -96,6 +96,16 @@ def test_actions_call_the_verbs(client: Any, module: ModuleType, empty_database:
     assert empty_database.rows(STATES) == [("queued",), ("cancelled",), ("queued",)]
 
 
+def test_jobs_are_deleted_but_for_those_that_run(
+    client: Any, module: ModuleType, empty_database: Database
+) -> None:
+    ids = enqueue(module, empty_database, CARD, CARD)
+    empty_database.execute("UPDATE sqla_jobs SET state = 'running', started_at = now() WHERE id = 1")
+    page = act(client, "remove", *ids).text
+    assert "1 running, 1 deleted" in page
+    assert empty_database.rows(STATES) == [("running",)]
+
+
 def test_another_job_has_the_unique_key(client: Any, empty_database: Database) -> None:
     columns = "id, task, state, finished_at, unique_key, unique_scope, unique_held"
     empty_database.execute(

@@ -134,6 +134,15 @@ def test_actions_call_the_verbs(client: Any, module: ModuleType, empty_database:
     assert empty_database.rows(STATES) == [("queued",), ("cancelled",), ("queued",)]
 
 
+def test_jobs_are_deleted_but_for_those_that_run(
+    client: Any, module: ModuleType, empty_database: Database
+) -> None:
+    ids = enqueue(module, empty_database, CARD, CARD)
+    empty_database.execute("UPDATE sqla_jobs SET state = 'running', started_at = now() WHERE id = 1")
+    assert "1 running, 1 deleted" in act(client, "remove", *ids)
+    assert empty_database.rows(STATES) == [("running",)]
+
+
 def test_all_that_a_filter_finds(client: Any, module: ModuleType, empty_database: Database) -> None:
     enqueue(module, empty_database, *[CARD] * 3)
     empty_database.execute("UPDATE sqla_jobs SET queue = 'other' WHERE id = 3")

@@ -110,7 +110,7 @@ def text(value: object) -> Markup:
 
 
 def arguments(job: Any, _: object) -> Markup:
-    """The arguments, without the values that the row says are not to be seen."""
+    """The arguments, without the values that the task's ``redact=`` names."""
     hidden = (job.meta or {}).get("redact", ())
     return text({name: "[redacted]" if name in hidden else value for name, value in job.arguments.items()})
 
@@ -171,6 +171,10 @@ def jobs_view(jobs: Jobs[Any]) -> type[ModelView]:
         @action("cancel", "Cancel", "Cancel these jobs? Those that run are interrupted.")
         async def cancel(self, request: Request) -> Response:
             return await self.act(request, jobs.cancel)
+
+        @action("remove", "Delete", "Delete these jobs for good? Those that run are left alone.")
+        async def remove(self, request: Request) -> Response:
+            return await self.act(request, jobs.delete)
 
     return JobAdmin
 

@@ -28,7 +28,7 @@ from sqla_jobs import Jobs
 jobs = Jobs()
 
 
-@jobs.task(queue="payments")
+@jobs.task(queue="payments", redact=("card_number",))
 def charge(_: Session, order_id: int, card_number: str) -> None:
     if not card_number.isdigit():
         raise ValueError(f"order {order_id}: the card was refused")

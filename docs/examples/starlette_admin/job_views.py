@@ -34,7 +34,7 @@ STATES = [(each.value, each.value) for each in JobState]
 
 
 class MaskedArguments(JSONField):
-    """The arguments, without the values that the row says are not to be seen: in details and exports."""
+    """The arguments, without the values that the task's ``redact=`` names: in details and exports."""
 
     async def parse_obj(self, request: Request, obj: Any) -> Any:
         hidden = (obj.meta or {}).get("redact", ())
@@ -150,7 +150,7 @@ class JobView(Looking):
     fields_default_sort = [("id", True)]
     # Not the arguments: whoever may compare a masked value with others can find it out.
     searchable_fields = ["task", "state", "queue"]
-    actions = ["retry", "cancel"]
+    actions = ["retry", "cancel", "remove"]
     row_actions = ["view"]
 
     @action("retry", "Retry", "Run these jobs once more?")
@@ -160,6 +160,10 @@ class JobView(Looking):
     @action("cancel", "Cancel", "Cancel these jobs? Those that run are interrupted.")
     async def cancel(self, request: Request, selection: ActionSelection) -> None:
         await self.act(request, selection, self.jobs.cancel)
+
+    @action("remove", "Delete", "Delete these jobs for good? Those that run are left alone.")
+    async def remove(self, request: Request, selection: ActionSelection) -> None:
+        await self.act(request, selection, self.jobs.delete)
 
 
 class ScheduleView(Looking):
