@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -136,6 +137,21 @@ def test_with_the_application_its_own_pool_is_looked_at(
         assert result.exit_code == 1
     assert sqla_jobs("--app", "doctored:jobs", "--schema", "s").exit_code == 2
     sys.modules.pop("doctored").engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("migrate",), ("jobs", "cancel", "7"), ("jobs", "cancel", "--task", "t"), ("jobs", "show", "7"),
+        ("schedules", "disable", "nightly"),
+    ],
+    ids=" ".join,
+)  # fmt: skip
+def test_the_commands_of_cures_exist(words: tuple[str, ...]) -> None:
+    """As far as --help: it is looked at when all other options have been found."""
+    program, *arguments = shlex.split(command(*words, schema="jobs"))
+    result = CliRunner().invoke(main, [*arguments, "--help"])
+    assert (program, result.exit_code) == ("sqla-jobs", 0), result.output
 
 
 def test_what_is_copied_means_the_same_wherever_it_came_from(database: Database) -> None:
