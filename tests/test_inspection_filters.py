@@ -261,6 +261,12 @@ def test_values_that_cannot_be_are_refused(values: Any) -> None:
         JobFilter(**values)
 
 
+def test_what_is_no_filter_is_refused(session: Session) -> None:
+    for call in (list_jobs, count_jobs):
+        with pytest.raises(InvalidFilter, match="where is 'failed'; expected a JobFilter"):
+            call(session, Job, "failed")  # type: ignore[operator]
+
+
 def test_no_session_is_refused() -> None:
     with pytest.raises(InvalidOption, match="expected a Session, scoped_session, AsyncSession"):
         inspection.list_jobs(7)  # type: ignore[call-overload]

@@ -37,7 +37,7 @@ class Case:
     buffers: int
 
 
-def listed(where: JobFilter, rows: int = 3 * LOOK, buffers: int = 2 * LOOK) -> Case:
+def listed(where: JobFilter, rows: int = 4 * LOOK, buffers: int = 2 * LOOK) -> Case:
     return Case(lambda s: inspection.list_jobs(s, Job, where), rows, buffers)
 
 

@@ -8,7 +8,7 @@ from typing import Final
 from sqla_jobs import statements
 from sqla_jobs.awaited import Sync, session_of, verb
 from sqla_jobs.inspection.filters import ALL, JobFilter
-from sqla_jobs.inspection.pages import Walk, check_number
+from sqla_jobs.inspection.pages import Walk, check_filter, check_number
 from sqla_jobs.inspection.rows import Count
 from sqla_jobs.lifecycle.sent import execute
 from sqla_jobs.models import Job, JobMixin
@@ -44,6 +44,7 @@ def count_jobs(
     own = session_of(session, "count_jobs")
     check_number("at_most", at_most, 1, 1_000_000)
     check_number("look", look, 10, 10_000_000)
+    check_filter(where)
     if len(where.states) > 1 and where == JobFilter(states=where.states):
         counts = [
             Walk(own, model, JobFilter(states=(each,)), now).count(at_most, look) for each in where.states

@@ -65,6 +65,12 @@ def list_jobs(
     return Walk(own, model, where, now).page(cursor, limit, look)
 
 
+def check_filter(where: object) -> None:
+    """Refuse what is no filter."""
+    if not isinstance(where, JobFilter):
+        raise InvalidFilter("where", where, "a JobFilter, such as JobFilter(task='shop.pay')")
+
+
 def check_number(name: str, value: Any, least: int, most: int) -> None:
     """Refuse what is no whole number of that range."""
     if type(value) is not int or not least <= value <= most:
@@ -104,6 +110,7 @@ class Walk:
     """A way through the jobs of a filter."""
 
     def __init__(self, session: Session, model: Model, where: JobFilter, now: dt.datetime | None) -> None:
+        check_filter(where)
         self._session, self._model, self._where = session, model, where
         self._order = _order_of(where)
         self._given: dict[str, Any] = {}
