@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -80,7 +81,9 @@ def meter(lab_database: Database) -> Meter:
 
 @pytest.fixture(scope="module")
 def browser(lab_database: Database, meter: Meter) -> Iterator[Browser]:
-    with served(dashboard(Recorder().jobs, lab_database.engine, authorize=lambda _: True)) as browser:
+    patient = dt.timedelta(minutes=1)
+    made = dashboard(Recorder().jobs, lab_database.engine, authorize=lambda _: True, timeout=patient)
+    with served(made) as browser:
         browser.get("/")  # with this the connection, the statements and the pages of the indexes are there
         yield browser
 
