@@ -405,3 +405,21 @@ def hold(session: Session) -> None:
     Limit(2, "to")  # type: ignore[call-arg] # pyright: ignore[reportCallIssue]
     Limit(2, key=7)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     jobs.task(limit=2)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
+
+
+# -- what is not to be shown -----------------------------------------------------------------------
+
+
+@jobs.task(redact=("to",))
+def discreet(session: Session, to: str) -> None: ...
+
+
+@jobs.task(redact=["to"])
+def also_discreet(session: Session, to: str) -> None: ...
+
+
+def hide_and_measure(finished: Finished) -> None:
+    assert_type(discreet.redact, tuple[str, ...])
+    assert_type(finished.wait, dt.timedelta | None)
+    assert_type(finished.job.duration, dt.timedelta | None)
+    jobs.task(redact=7)  # type: ignore[call-overload] # pyright: ignore[reportArgumentType]
