@@ -199,12 +199,16 @@ assert "prometheus_client" not in sys.modules, "prometheus_client"
 def test_a_forked_child_does_not_keep_the_port() -> None:
     endpoint = Endpoint(0, registry=CollectorRegistry())
     reader, writer = os.pipe()
+    said, says = os.pipe()
     child = os.fork()
     if child == 0:
+        os.write(says, b"x")  # whatever is done after a fork is done by now
         os.close(writer)
         os.read(reader, 1)
         os._exit(0)
-    os.close(reader)
+    os.read(said, 1)
+    for each in (reader, said, says):
+        os.close(each)
     endpoint.close()
     try:
         check_free("127.0.0.1", range(endpoint.port, endpoint.port + 1))
