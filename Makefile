@@ -41,8 +41,11 @@ test: venv ## the tests, on an embedded PostgreSQL or SQLA_JOBS_TEST_DATABASE_UR
 lowest: $(VENV)-lowest/.installed ## the tests that send SQL, on the lowest SQLAlchemy and psycopg (Python 3.10 to 3.12)
 	$(VENV)-lowest/bin/python -m pytest -n $(JOBS) --dist loadgroup $(ARGS) $(if $(ARGS),,$(NO_SQL:%=--ignore=tests/test_%.py))
 
-# Tests of files, pages, wheels and pure functions: the versions are nothing to them.
-NO_SQL = benchmarks cron cron_dst cron_oracle cron_syntax demo docs docs_complete errors mutants outcome packaging policy typing
+# Tests of files, pages, wheels and pure functions, to which the versions are nothing, and of what stands in front of the
+# reading side, whose own tests are not left out: a browser, a terminal, the admin interfaces.
+NO_SQL = benchmarks cron cron_dst cron_oracle cron_syntax demo docs docs_complete errors mutants outcome packaging policy typing \
+	cli_documents example_sqladmin example_starlette_admin redaction top top_keys top_state top_view \
+	web_browser web_flask web_intrusion web_live web_security
 
 $(VENV)-lowest/.installed: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-lowest
