@@ -45,7 +45,7 @@ lowest: $(VENV)-lowest/.installed ## the tests that send SQL, on the lowest SQLA
 # reading side, whose own tests are not left out: a browser, a terminal, the admin interfaces.
 NO_SQL = benchmarks cron cron_dst cron_oracle cron_syntax demo docs docs_complete errors mutants outcome packaging policy typing \
 	cli_documents example_sqladmin example_starlette_admin redaction top top_keys top_state top_view \
-	web_browser web_flask web_intrusion web_live web_security
+	web_big web_browser web_flask web_intrusion web_live web_security
 
 $(VENV)-lowest/.installed: pyproject.toml
 	@$(PYTHON) -m venv $(VENV)-lowest
