@@ -131,20 +131,23 @@ def _run(name: str | None, options: dict[str, Any]) -> None:
         )
     output.Display(False, "info", options["log_format"]).start_logging()
     registry, engine = _database(name, options["schema"], options["database_url"])
-    door = None
-    if kept is not None:
-        door = serving.Door(options["user"], password.Password(*kept))
-    names = {*_LOOPBACK, *options["allow_host"]}
-    with_any = door is not None and not guard.is_loopback(host) and not options["allow_host"]
-    made = app.Dashboard(
-        registry,
-        engine,
-        authorize=None if door is not None else serving.anybody,
-        door=door,
-        read_only=options["read_only"],
-        hosts=None if with_any else {*names, host},
-    )
-    serving.serve(made, host, options["port"], behind_proxy=options["behind_proxy"])
+    try:
+        door = None
+        if kept is not None:
+            door = serving.Door(options["user"], password.Password(*kept))
+        names = {*_LOOPBACK, *options["allow_host"]}
+        with_any = door is not None and not guard.is_loopback(host) and not options["allow_host"]
+        made = app.Dashboard(
+            registry,
+            engine,
+            authorize=None if door is not None else serving.anybody,
+            door=door,
+            read_only=options["read_only"],
+            hosts=None if with_any else {*names, host},
+        )
+        serving.serve(made, host, options["port"], behind_proxy=options["behind_proxy"])
+    finally:
+        engine.dispose()
 
 
 def _kept(file: Path | None) -> tuple[str, str] | None:
