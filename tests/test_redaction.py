@@ -242,6 +242,24 @@ def test_what_is_taken_out_of_a_text_and_what_stays(value: Any, said: str, seen:
     assert clean(said, value=value) == seen
 
 
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize(
+    ("one", "other", "said", "seen"),
+    [
+        ("Ada King", "Ada King, 12 Oak St", "for Ada King, 12 Oak St.", "for [redacted]."),
+        ("Ada King's", "King's, 12 Oak St", "for Ada King's, 12 Oak St.", "for [redacted]."),
+        ("12345678", "1234567890123456", "of 1234-5678-9012-3456.", "of [redacted]."),
+        ("737", "Ada King", "of Ada King737.", "of [redacted][redacted]."),
+        ("-", "begin\n        the secret line\nend", "at: the secret line", "at: [redacted]"),
+    ],
+)
+def test_a_value_that_is_part_of_another_leaves_nothing_of_it(
+    turned: bool, one: str, other: str, said: str, seen: str
+) -> None:
+    values = (other, one) if turned else (one, other)
+    assert clean(said, a=values[0], b=values[1]) == seen
+
+
 def test_a_value_that_cannot_be_shown_hides_the_text() -> None:
     class Angry(dict[str, str]):
         def items(self) -> Any:

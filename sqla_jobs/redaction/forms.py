@@ -126,7 +126,7 @@ def forms(value: Any) -> set[str]:
 def _of_text(text: str) -> set[str]:
     lines = text.splitlines() if "\n" in text or "\r" in text else []
     found = set()
-    for each in (text, text.strip(), *lines):
+    for each in (text, text.strip(), *lines, *(line.strip() for line in lines)):
         found.add(each)
         found |= {repr(each)[1:-1], ascii(each)[1:-1], json.dumps(each)[1:-1], each.replace("'", "''")}
         # A repr that has more than this in it may have chosen the other quotes. All else finds `escaped`.

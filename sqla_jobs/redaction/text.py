@@ -40,7 +40,7 @@ class _Forms(NamedTuple):
     beside: dict[str, set[str]]
     """Short ones, by the name that stands beside them."""
     digits: tuple[str, ...]
-    escaped: dict[str, str]
+    escaped: dict[str, list[str]]
     """Patterns of texts, by a word that is in all that they match."""
 
 
@@ -79,13 +79,12 @@ class Redaction:
         text = _INPUT.sub(f"input_value={MASK}, input_type=", text)
         lowered = text.lower()
         there = [form for form in self._forms.anywhere if form.lower() in lowered]
-        for word, pattern in self._forms.escaped.items():
-            if word in lowered:
-                text = re.sub(pattern, MASK, text, flags=re.IGNORECASE)
-        patterns = [_bounded(form) for form in there]
+        short = [_bounded(form) for form in there if len(form) < _BOUNDED]
+        patterns = [_bounded(form) for form in there if len(form) >= _BOUNDED]
         patterns += [r"[ -]?".join(digits) for digits in self._forms.digits]
-        if patterns:
-            text = re.sub("|".join(patterns), MASK, text, flags=re.IGNORECASE)
+        patterns += [each for word, many in self._forms.escaped.items() if word in lowered for each in many]
+        # The short ones again: what they stood beside is gone now.
+        text = _masked(_masked(text, [*patterns, *short]), short)
         for label, short in self._forms.beside.items():
             if label.lower() in lowered:
                 text = _beside(label, short).sub(rf"\1{MASK}", text)
@@ -95,13 +94,13 @@ class Redaction:
     def _forms(self) -> _Forms:
         anywhere: set[str] = set()
         digits: set[str] = set()
-        patterns: dict[str, str] = {}
+        patterns: dict[str, list[str]] = {}
         beside: dict[str, set[str]] = {}
         for name, value in self._values():
             for label, part in parts(value, name):
                 if isinstance(part, str) and len(part) >= SHORTEST and (pattern := escaped(part)):
                     word = max(re.findall("[a-z0-9]*", part.lower()), key=len)
-                    patterns[word] = f"{patterns[word]}|{pattern}" if word in patterns else pattern
+                    patterns.setdefault(word, []).append(pattern)
                 for form in forms(part):
                     if not form:
                         continue
@@ -115,7 +114,6 @@ class Redaction:
                     plain = re.sub("[ -]", "", form)
                     if plain.isdecimal() and plain.isascii() and len(plain) >= _DIGITS:
                         digits.add(plain)
-        # The longest first: what is in another one must not leave the rest of it.
         return _Forms(tuple(sorted(anywhere, key=len, reverse=True)), beside, tuple(digits), patterns)
 
     def _without_fragments(self, text: str) -> str:
@@ -157,6 +155,21 @@ def cleaning(redactions: Iterable[Redaction]) -> Callable[[str], str] | None:
         return text
 
     return clean if several else None
+
+
+def _masked(text: str, patterns: Iterable[str]) -> str:
+    """The text, with `MASK` for all that any of them matches.
+
+    Each is looked for in the text as it was: a name that is in an address must not leave the rest of it.
+    """
+    spans = sorted(each.span() for one in patterns for each in re.finditer(one, text, re.IGNORECASE))
+    cleaned: list[str] = []
+    past = -1
+    for begin, end in spans:
+        if begin >= past:
+            cleaned += [text[max(past, 0) : begin], MASK]
+        past = max(past, end)
+    return "".join(cleaned) + text[max(past, 0) :]
 
 
 def _bounded(form: str) -> str:
