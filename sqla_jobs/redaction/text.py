@@ -85,9 +85,9 @@ class Redaction:
         patterns += [each for word, many in self._forms.escaped.items() if word in lowered for each in many]
         # The short ones again: what they stood beside is gone now.
         text = _masked(_masked(text, [*patterns, *short]), short)
-        for label, short in self._forms.beside.items():
+        for label, known in self._forms.beside.items():
             if label.lower() in lowered:
-                text = _beside(label, short).sub(rf"\1{MASK}", text)
+                text = _beside(label, known).sub(rf"\1{MASK}", text)
         return self._without_fragments(text)
 
     @cached_property
