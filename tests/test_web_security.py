@@ -144,6 +144,38 @@ def test_authorize_that_raises_lets_nobody_in(
     assert "KeyError" in caplog.text
 
 
+@pytest.mark.parametrize("given", ["no", 1, None, str.isupper], ids=lambda each: type(each).__name__)
+def test_what_is_no_bool_is_no_leave_to_act(given: Any, app: Recorder, database: Database) -> None:
+    """``write=user.is_admin``, which is a method that nobody calls, would let all act."""
+    with pytest.raises(ConfigurationError, match="expected True or False"):
+        Access("ann", write=given)
+    with served(
+        dashboard(app.jobs, database.engine, authorize=lambda _: Access("x", write=given))
+    ) as browser:
+        assert browser.get("/jobs").status_code == 500
+    with pytest.raises(ConfigurationError, match="expected their name, a text"):
+        Access(7, write=True)  # type: ignore[arg-type]  # what is signed is a text
+
+
+def test_an_exception_of_authorize_keeps_its_headers(app: Recorder, database: Database) -> None:
+    """As FastAPI's do: a redirect without its address leads nowhere, and no browser asks for a password."""
+    from starlette.exceptions import HTTPException
+
+    raised = [
+        HTTPException(303, headers={"Location": "/login"}),
+        HTTPException(401, detail={"no": "text"}, headers={"WWW-Authenticate": "Basic"}),  # type: ignore[arg-type]
+    ]
+
+    def authorize(request: Request) -> bool:
+        raise raised["basic" in request.url.query]
+
+    with served(dashboard(app.jobs, database.engine, authorize=authorize)) as browser:
+        away, asked = browser.get("/jobs"), browser.get("/jobs?basic")
+        assert (away.status_code, away.headers["location"]) == (303, "/login")
+        assert (asked.status_code, asked.headers["www-authenticate"]) == (401, "Basic")
+        assert "frame-ancestors 'none'" in asked.headers["content-security-policy"]
+
+
 def test_authorize_may_answer_itself(app: Recorder, database: Database) -> None:
     made = dashboard(app.jobs, database.engine, authorize=lambda _: RedirectResponse("/my/login"))
     with served(made) as browser:
@@ -193,6 +225,7 @@ SAME = "same-origin"
         {"origin": "OWN.evil.example"},
         {"origin": "OWN@evil.example"},
         {"origin": "OWN/"},
+        {"origin": "http://["},
         {"referer": "OWN"},
     ],
     ids=lambda headers: ",".join(f"{key}:{value}" for key, value in headers.items()) or "none",

@@ -28,10 +28,20 @@ class Access:
     Parameters:
         who: their name, for the log of what was done.
         write: whether they may act; else they may only look.
+
+    Raises:
+        ConfigurationError: the name is no text, or ``write`` is no bool: a method that nobody has called, or
+            ``"no"``, would be true.
     """
 
     who: str
     write: bool = False
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.who, str):
+            raise ConfigurationError(f"Access({shown(self.who)}): expected their name, a text")
+        if not isinstance(self.write, bool):
+            raise ConfigurationError(f"Access(…, write={shown(self.write)}): expected True or False")
 
 
 Level: TypeAlias = Literal["read", "write"]

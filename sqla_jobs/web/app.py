@@ -200,9 +200,13 @@ class Dashboard:
     def refusal(self, request: Request, visit: Visit | None, fault: Fault) -> HTMLResponse:
         """A page that says why there is none."""
         if visit is not None:
-            return visit.page("fault.html", fault.status, fault=fault)
-        # Of a stranger nothing is known, and nothing is told to them.
-        return self.rendered("stranger.html", fault.status, base=base_of(request), house=self, fault=fault)
+            response = visit.page("fault.html", fault.status, fault=fault)
+        else:  # of a stranger nothing is known, and nothing is told to them
+            response = self.rendered(
+                "stranger.html", fault.status, base=base_of(request), house=self, fault=fault
+            )
+        response.headers.update(fault.headers or {})
+        return response
 
     def rendered(self, template: str, status: int = 200, **values: Any) -> HTMLResponse:
         """A template as a response."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from typing import Final, NamedTuple
 
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError, TimeoutError  # noqa: A004
@@ -37,6 +38,8 @@ class Fault(NamedTuple):
 
     status: int
     reason: str
+    headers: Mapping[str, str] | None = None
+    """That belong to the status: where to go, how to say who one is."""
 
     @property
     def title(self) -> str:
@@ -49,7 +52,7 @@ def fault_of(error: Exception) -> Fault:
     if isinstance(error, Refused):
         return Fault(error.status, error.reason)
     if isinstance(error, HTTPException):  # of an application's own authorize
-        return Fault(error.status_code, error.detail)
+        return Fault(error.status_code, str(error.detail), error.headers)
     if isinstance(error, InvalidOption):
         return Fault(400, str(error))
     if isinstance(error, JobNotFound):

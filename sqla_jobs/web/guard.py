@@ -135,7 +135,10 @@ def check_origin(request: Request, trusted: Iterable[str]) -> None:
 
 def _is_own(origin: str, request: Request) -> bool:
     # By name and port: whether a proxy in front speaks TLS is not always passed on.
-    found = urlsplit(origin)
+    try:
+        found = urlsplit(origin)
+    except ValueError:
+        return False
     if found.scheme not in ("http", "https") or found.path or found.query:
         return False
     return found.netloc.lower() == request.headers.get("host", "").lower()
