@@ -297,6 +297,38 @@ def test_what_takes_too_long_asks_whether_to_go_on(
     assert database.scalar("SELECT count(*) FROM sqla_jobs WHERE state = 'cancelled'") == 15
 
 
+def test_what_ends_half_way_says_how_far_it_came(
+    app: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The third batch meets a job whose trigger takes longer than a statement may."""
+    from sqla_jobs.web import actions
+
+    caplog.set_level(logging.INFO, "sqla_jobs.audit")
+    monkeypatch.setattr(actions, "BATCH", 10)
+    database.execute("INSERT INTO sqla_jobs (task, state) SELECT 't', 'queued' FROM generate_series(1, 35)")
+    database.execute(
+        "CREATE FUNCTION late() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN IF NEW.id = (SELECT min(id) + 12 FROM sqla_jobs) THEN PERFORM pg_sleep(60); END IF; "
+        "RETURN NEW; END $$"
+    )
+    database.execute("CREATE TRIGGER late BEFORE UPDATE ON sqla_jobs FOR EACH ROW EXECUTE FUNCTION late()")
+    limit = dt.timedelta(milliseconds=500)
+    fields = {"verb": "cancel", "all": 1, "where": "task=t"}
+    try:
+        house = dashboard(
+            app.jobs, database.engine, authorize=lambda _: Access("ann", write=True), timeout=limit
+        )
+        with served(house) as browser:
+            page = browser.send("/act/jobs", fields)
+    finally:
+        database.execute("DROP FUNCTION late() CASCADE")
+    done = database.scalar("SELECT count(*) FROM sqla_jobs WHERE state = 'cancelled'")
+    assert (page.status_code, done) == (503, 20)
+    assert "took too long" in page.text
+    assert "Until then: 20 jobs cancelled; the rest is not." in page.text
+    assert "cancel jobs where task=t: 20" in caplog.text
+
+
 def test_ticked_jobs_are_asked_about(browser: Browser, app: Recorder, database: Database) -> None:
     ids = made(app, database, *"abc")
     asked = browser.send("/act/confirm", {"verb": "delete", "id": ids[:2], "where": "queue=default"})

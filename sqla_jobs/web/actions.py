@@ -12,6 +12,7 @@ from starlette.responses import Response
 from sqla_jobs import inspection, lifecycle
 from sqla_jobs.inspection import Acted, Count, JobFilter
 from sqla_jobs.models import JobMixin, check_queue
+from sqla_jobs.web.faults import fault_of
 from sqla_jobs.web.guard import Refused
 from sqla_jobs.web.pages import id_of
 from sqla_jobs.web.shown import plural
@@ -72,6 +73,12 @@ async def act_on_jobs(visit: Visit) -> Response:
             cursor = acted.next
             if where is None or cursor is None or time.monotonic() > ends:
                 break
+    except Exception as error:
+        if not before + total:
+            raise
+        fault = fault_of(error)
+        told = _told(verb, before + total, passed)
+        raise Refused(fault.status, f"{fault.reason} Until then: {told}; the rest is not.") from error
     finally:  # what was committed was done, whatever comes then
         visit.audit(what, total)
     if where is not None and cursor is not None:
