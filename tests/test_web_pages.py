@@ -199,6 +199,54 @@ def test_workers_and_what_they_run(browser: Browser, app: Recorder, database: Da
     assert "&lt;b&gt;host&lt;/b&gt;:77" in browser.get("/workers").text
 
 
+@pytest.mark.parametrize(
+    ("progress", "told"),
+    [
+        ('{"done": 1}', "1 done"),
+        ('{"done": 5, "total": 20, "note": "x"}', "25 %"),
+        ('{"done": 30, "total": 20}', "100 %"),
+        ('{"done": -1e308, "total": 1e-300}', "0 %"),
+        ('{"done": 1e308, "total": 1e308, "note": {"a": [1]}}', "100 %"),
+        ('{"done": 1, "total": 1e400}', "1 done"),
+        ('{"done": 1e400, "total": 3}', None),
+        ('{"done": %s, "total": 3}' % ("9" * 400), None),
+        ('{"done": "much"}', None),
+        ("{}", None),
+    ],
+    ids=lambda each: str(each)[:30],
+)
+def test_a_progress_of_another_hand_ends_no_page(
+    browser: Browser, database: Database, progress: str, told: str | None
+) -> None:
+    with database.engine.begin() as connection:
+        connection.exec_driver_sql(
+            "INSERT INTO sqla_jobs_workers (host, pid, version, threads, heartbeat_limit, running) VALUES "
+            "('h', 1, '1', 1, '60 s', jsonb_build_array("
+            "jsonb_build_object('id', 1, 'since', '2026-01-01T00:00:00', 'progress', %s::jsonb), "
+            "jsonb_build_object('id', 2, 'since', '0001-01-01T00:00:00+14:00')))",
+            (progress,),
+        )
+        job = connection.exec_driver_sql(
+            "INSERT INTO sqla_jobs (task, state, finished_at, progress) VALUES ('t', 'failed', now(), %s::jsonb)"
+            " RETURNING id",
+            (progress,),
+        ).scalar()
+    for path in ("/jobs", f"/jobs/{job}", "/workers"):
+        page = browser.text(path)
+        assert told is None or told in page, path
+
+
+@pytest.mark.parametrize("depth", [900, 970, 980, 990, 5000])
+def test_arguments_however_deep_end_no_page(browser: Browser, database: Database, depth: int) -> None:
+    """What can be read in a thread may be too deep to be written above a server's stack of calls."""
+    nested = f'{{"a": {"[" * depth}{"]" * depth}}}'
+    with database.engine.begin() as connection:
+        job = connection.exec_driver_sql(
+            "INSERT INTO sqla_jobs (task, arguments) VALUES ('t', %s::jsonb) RETURNING id", (nested,)
+        ).scalar()
+    assert "Arguments" in browser.text(f"/jobs/{job}")
+
+
 def test_a_number_that_is_not_counted_to_its_end_says_so(browser: Browser, database: Database) -> None:
     database.execute(
         "INSERT INTO sqla_jobs (task, state, finished_at) "

@@ -94,7 +94,8 @@ def _running(entry: dict[str, Any]) -> RunningRow:
     task, progress = entry.get("task"), entry.get("progress")
     try:
         since = dt.datetime.fromisoformat(entry["since"])
-    except (KeyError, TypeError, ValueError):
+        since = None if since.tzinfo is None else since.astimezone(dt.timezone.utc)
+    except (KeyError, TypeError, ValueError, OverflowError):
         since = None
     return RunningRow(
         job_id=entry["id"],

@@ -70,6 +70,7 @@ def environment() -> Environment:
             "cut",
             "one_line",
             "number",
+            "amount",
             "plural",
         )
     }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import math
 from typing import Any, Final
 
 DASH: Final = "\N{EN DASH}"
@@ -70,7 +71,10 @@ def iso(value: dt.datetime) -> str:
 
 def document(value: Any) -> str:
     """JSON as it is read best, cut at `LONGEST`."""
-    return cut(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    try:
+        return cut(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+    except RecursionError:  # what could be read may still be too deep to be written
+        return "… nested too deep to be shown"
 
 
 def brief(value: Any, length: int = 120) -> str:
@@ -96,6 +100,16 @@ def number(value: float) -> str:
     if isinstance(value, int) or value >= 100 or value == int(value):
         return f"{value:,.0f}"
     return f"{value:.1f}"
+
+
+def amount(value: Any) -> int | float | None:
+    """A number of a row's JSON that can be reckoned with; None: it is none, or larger than a float."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return None
+    try:
+        return value if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def plural(count: Any, one: str, many: str | None = None) -> str:
