@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import datetime as dt
 import re
 import threading
@@ -20,6 +21,7 @@ from sqla_jobs.metrics import Prometheus
 from sqla_jobs.metrics.prometheus import COUNTERS, GAUGES, HISTOGRAMS
 from tests.support.aio import Sessions, in_a_loop
 from tests.support.fast import unhurried
+from tests.support.loops import drain_async
 from tests.support.models import Effect
 from tests.support.scrape import Metered, metered
 from tests.support.server import Database
@@ -248,28 +250,48 @@ def with_no_regard_to_interrupts(event: threading.Event) -> None:
 
 
 class Faulty:
-    """An observer that raises wherever it is called."""
+    """An observer that raises wherever it is called, and what it was told of."""
+
+    def __init__(self, kind: type[BaseException]) -> None:
+        self.kind = kind
 
     def __getattr__(self, name: str) -> Any:
-        def fail(*_: object) -> Any:
-            raise RuntimeError(name)
+        def fail(*given: object) -> Any:
+            raise self.kind(f"{name} {[getattr(each, 'arguments', each) for each in given]}")
 
         return fail
 
 
-def test_an_observer_that_raises_changes_nothing(jobs: Jobs[Job], database: Database) -> None:
+@pytest.mark.parametrize("kind", [RuntimeError, SystemExit, asyncio.CancelledError])
+@pytest.mark.parametrize("lane", ["ordinary", "fast", "async"])
+def test_an_observer_that_raises_changes_nothing(
+    lane: str, kind: type[BaseException], database: Database, caplog: pytest.LogCaptureFixture
+) -> None:
     class Begins(Faulty):
         def begins(self, *_: object) -> Faulty:
-            return Faulty()
+            return Faulty(kind)
 
-    @jobs.task(name="work")
-    def work(session: Session) -> None: ...
+    def work(session: Session, card: str) -> None:
+        if card == "4929-1":
+            raise ValueError(card)
 
+    async def await_it(session: AsyncSession, card: str) -> None:
+        work(session.sync_session, card)
+
+    jobs = Jobs()
+    options: Any = {"group_commit": 10, "timeout": dt.timedelta(minutes=1)} if lane == "fast" else {}
+    function: Any = await_it if lane == "async" else work
+    task: Any = jobs.register(function, name="work", retry=NEVER_AGAIN, redact=("card",), **options)
     with database.sessionmaker.begin() as session:
-        work.enqueue(session)
-        work.enqueue(session)
-    finished = drain(jobs, database, observers=[Faulty(), Begins()])
-    assert [str(each.state) for each in finished] == ["succeeded", "succeeded"]
+        for number in range(3):
+            task.enqueue(session, f"4929-{number}")
+    given: Any = {"observers": [Faulty(kind), Begins(kind)]}
+    with unhurried():
+        finished = (drain_async if lane == "async" else drain)(jobs, database, **given)
+    assert sorted(str(each.state) for each in finished) == ["failed", "succeeded", "succeeded"]
+    # Two join; of each job the one fails as it begins, the other in its run and at its end.
+    assert caplog.text.count("an observer failed") == 2 + 3 * 3
+    assert "4929" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -249,6 +249,7 @@ def test_what_is_taken_out_of_a_text_and_what_stays(value: Any, said: str, seen:
         ("Ada King", "Ada King, 12 Oak St", "for Ada King, 12 Oak St.", "for [redacted]."),
         ("Ada King's", "King's, 12 Oak St", "for Ada King's, 12 Oak St.", "for [redacted]."),
         ("12345678", "1234567890123456", "of 1234-5678-9012-3456.", "of [redacted]."),
+        ("Oak", "Ada King, 12 Oak St", "for Ada King, 12 Oak St.", "for [redacted]."),
         ("737", "Ada King", "of Ada King737.", "of [redacted][redacted]."),
         ("-", "begin\n        the secret line\nend", "at: the secret line", "at: [redacted]"),
     ],

@@ -10,6 +10,10 @@ from sqla_jobs.errors.root import shown
 _LONGEST_SNOOZE = timedelta(days=36_525)
 
 
+class Interrupted(BaseException):
+    """Raised in a job's thread. Not an Exception: a job's own `except Exception` shall not stop it."""
+
+
 class Cancel(Exception):
     """Stop this job for good: its state becomes `cancelled`, and it is not tried again.
 

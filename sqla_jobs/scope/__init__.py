@@ -23,9 +23,10 @@ from typing import Any
 
 from sqlalchemy.orm import scoped_session
 
+from sqla_jobs.errors.signals import Interrupted
 from sqla_jobs.scope.connections import refuse_autocommit, refuse_driver, stand_guard
 from sqla_jobs.scope.group import GroupScope
-from sqla_jobs.scope.interrupts import Interrupted, Interrupter
+from sqla_jobs.scope.interrupts import Interrupter
 from sqla_jobs.scope.job import JobScope, Ran
 
 __all__ = [

@@ -22,6 +22,8 @@ from typing import Any, Final, TypeVar
 import psycopg
 from psycopg.pq import TransactionStatus
 
+from sqla_jobs.errors.signals import Interrupted
+
 T = TypeVar("T")
 log = logging.getLogger("sqla_jobs")
 
@@ -38,10 +40,6 @@ _FRAGILE: Final = ("logging", "sqlalchemy.pool", "sqlalchemy.util.queue")
 """Modules that hold a lock, or count what they hand out, in ways that an exception between two bytecodes
 would leave behind: for a moment it waits until the thread is out of them."""
 _FRAGILE_FOR: Final = 1.0
-
-
-class Interrupted(BaseException):
-    """Raised in a job's thread. Not an Exception: a job's own `except Exception` shall not stop it."""
 
 
 class Phase(Enum):

@@ -10,15 +10,19 @@ import logging
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from sqla_jobs.errors import InvalidOption, shown
+from sqla_jobs.errors.signals import Interrupted
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.outcome import JobState
+from sqla_jobs.outcome import Clean, JobState
+from sqla_jobs.redaction import log_error
 from sqla_jobs.tasks.current import RunningJob, observed_by
 
 T = TypeVar("T")
-log = logging.getLogger("sqla_jobs")
+
+_MEANT_FOR_US: Final = (Interrupted, KeyboardInterrupt)
+"""What is raised in the thread from outside: to end the job, or the program."""
 
 
 class Run(Protocol):
@@ -78,22 +82,24 @@ class Watch:
     first to have recorded something tells; that nothing was recorded is only told when both are through.
     """
 
-    __slots__ = ("_lock", "_recorders", "_runs", "_told")
+    __slots__ = ("_clean", "_lock", "_recorders", "_runs", "_told")
 
-    def __init__(self, runs: Sequence[Run]) -> None:
+    def __init__(self, runs: Sequence[Run], clean: Clean | None) -> None:
         self._runs = runs
+        self._clean = clean
         self._lock = threading.Lock()
         self._recorders = 1
         self._told = False
 
     def around(self, body: Callable[[], T], /) -> T:
         """Call the task."""
-        entered = [run for run in self._runs if _calls(run.enter)]
+        entered: list[Run] = []
         try:
+            entered.extend(run for run in self._runs if _calls(self._clean, run.enter))
             return body()
         finally:
             for run in reversed(entered):
-                _calls(run.leave)
+                _calls(self._clean, run.leave)
 
     def share(self) -> Watch:
         """Somebody else may record its end, too, and calls `over`."""
@@ -109,7 +115,7 @@ class Watch:
             self._told = self._told or tells
         if tells:
             for run in self._runs:
-                _calls(run.over, state, error)
+                _calls(self._clean, run.over, state, error)
 
 
 class Watching:
@@ -132,9 +138,12 @@ class Watching:
         for observer in self._observers:
             try:
                 runs.append(observer.begins(view, waited, job.meta))
-            except Exception:
-                log.exception("an observer failed; the job runs without it")
-        watch = Watch(runs)
+            except _MEANT_FOR_US:
+                raise
+            except BaseException as error:
+                message = "an observer failed; the job runs without it"
+                log_error(logging.ERROR, message, error=error, clean=view.clean)
+        watch = Watch(runs, view.clean)
         observed_by(view, watch)
         if claimed:
             self._open[job.id, job.claim] = watch
@@ -153,12 +162,12 @@ class Watching:
     def rescued(self, job: RunningJob, state: JobState, error: BaseException | None) -> None:
         """A job was taken from a dead worker."""
         for observer in self._observers:
-            _calls(observer.rescued, job, state, error)
+            _calls(job.clean, observer.rescued, job, state, error)
 
     def joins(self, state: Callable[[], str]) -> None:
         """A worker starts."""
         for observer in self._observers:
-            _calls(observer.joins, state)
+            _calls(None, observer.joins, state)
 
 
 ObserverT = TypeVar("ObserverT", bound="Observer | None")
@@ -175,12 +184,14 @@ def check_observer(name: str, given: ObserverT, *names: str) -> ObserverT:
     return given
 
 
-def _calls(call: Callable[..., object], *arguments: Any) -> bool:
+def _calls(clean: Clean | None, call: Callable[..., object], *arguments: Any) -> bool:
     """Call an observer; False: it failed."""
     try:
         call(*arguments)
-    except Exception as error:
+    except _MEANT_FOR_US:
+        raise
+    except BaseException as error:  # SystemExit, too: it would be taken for the job's, or end the thread
         error.__context__ = None  # that of the job, whose text is not for every log
-        log.exception("an observer failed; the job's outcome stands")
+        log_error(logging.ERROR, "an observer failed; the job's outcome stands", error=error, clean=clean)
         return False
     return True
