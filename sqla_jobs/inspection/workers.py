@@ -93,8 +93,8 @@ def _texts(text: str | None) -> list[str] | None:
 def _running(entry: dict[str, Any]) -> RunningRow:
     task, progress = entry.get("task"), entry.get("progress")
     try:
-        since = dt.datetime.fromisoformat(entry["since"])
-        since = None if since.tzinfo is None else since.astimezone(dt.timezone.utc)
+        told = dt.datetime.fromisoformat(entry["since"])
+        since = None if told.tzinfo is None else told.astimezone(dt.timezone.utc)
     except (KeyError, TypeError, ValueError, OverflowError):
         since = None
     return RunningRow(
