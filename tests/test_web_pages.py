@@ -5,7 +5,9 @@ from __future__ import annotations
 import datetime as dt
 import logging
 import re
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
@@ -15,7 +17,7 @@ from sqlalchemy.orm import Session
 
 from tests.support.server import Database
 from tests.support.web import Browser, served
-from tests.support.work import Recorder, drain
+from tests.support.work import PATIENCE, Recorder, drain
 
 pytest.importorskip("starlette", reason="needs the extra `web`")
 pytest.importorskip("httpx", reason="needs httpx, of the extra `test`")
@@ -60,6 +62,13 @@ def browser(site: str) -> Iterator[Browser]:
     found = Browser(site)
     yield found
     found.http.close()
+
+
+def until(condition: Callable[[], bool]) -> None:
+    ends = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < ends
+        time.sleep(0.01)
 
 
 def made(app: Recorder, database: Database, *notes: str, queue: str = "default") -> list[int]:
@@ -227,8 +236,8 @@ def test_a_progress_of_another_hand_ends_no_page(
             (progress,),
         )
         job = connection.exec_driver_sql(
-            "INSERT INTO sqla_jobs (task, state, finished_at, progress) VALUES ('t', 'failed', now(), %s::jsonb)"
-            " RETURNING id",
+            "INSERT INTO sqla_jobs (task, state, finished_at, progress) "
+            "VALUES ('t', 'failed', now(), %s::jsonb) RETURNING id",
             (progress,),
         ).scalar()
     for path in ("/jobs", f"/jobs/{job}", "/workers"):
@@ -499,6 +508,60 @@ def test_the_server_ends_a_statement_that_takes_too_long(app: Recorder, database
         assert (page.status_code, "took too long" in page.text) == (503, True)
         holder.rollback()
         assert browser.get("/jobs").status_code == 200
+
+
+def test_who_looks_leaves_the_application_its_connections(app: Recorder, database: Database) -> None:
+    """Its pool, and the threads of its event loop: a slow database must not take them all."""
+    import httpx
+    from sqlalchemy import create_engine, event
+
+    from sqla_jobs.web.database import AT_ONCE
+
+    shared, asked = create_engine(database.url, pool_size=12), list[int]()
+    held, most = [0], [0]
+
+    @event.listens_for(shared, "checkout")
+    def taken(*_: Any) -> None:
+        held[0] += 1
+        most[0] = max(held[0], most[0])
+
+    @event.listens_for(shared, "checkin")
+    def given_back(*_: Any) -> None:
+        held[0] -= 1
+
+    def authorize(_: Any) -> bool:
+        asked.append(1)
+        return True
+
+    house = dashboard(app.jobs, shared, authorize=authorize, timeout=dt.timedelta(seconds=PATIENCE))
+    with served(house) as browser, database.engine.connect() as holder:
+        holder.exec_driver_sql("LOCK TABLE sqla_jobs IN ACCESS EXCLUSIVE MODE")
+        codes = list[int]()
+
+        def look() -> None:
+            codes.append(httpx.get(f"{browser.url}/jobs", timeout=PATIENCE).status_code)
+
+        several = [threading.Thread(target=look) for _ in range(12)]
+        for each in several:
+            each.start()
+        until(lambda: len(asked) == 12 and held[0] >= AT_ONCE)
+        holder.rollback()
+        for each in several:
+            each.join(PATIENCE)
+    shared.dispose()
+    assert codes == [200] * 12
+    assert most[0] == AT_ONCE
+
+
+def test_more_than_can_be_read_are_refused(
+    app: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqla_jobs.web import database as reads
+
+    monkeypatch.setattr(reads, "WAITING", 0)
+    with served(dashboard(app.jobs, database.engine, authorize=lambda _: True)) as browser:
+        page = browser.get("/jobs")
+        assert (page.status_code, "at once" in page.text) == (503, True)
 
 
 def test_a_page_cannot_write(app: Recorder, database: Database) -> None:

@@ -8,19 +8,28 @@ import time
 from collections.abc import Callable, Hashable
 from typing import Any, Final, TypeVar, cast
 
+import anyio
 import anyio.to_thread
+from anyio.lowlevel import RunVar
 from sqlalchemy.orm import Session
 
 from sqla_jobs.errors import ConfigurationError
 from sqla_jobs.lifecycle.patience import bound_transaction
 from sqla_jobs.models import JobMixin
 from sqla_jobs.tasks import Registry, Sessions, sessions_of
+from sqla_jobs.web.guard import Refused
 
 T = TypeVar("T")
 
 SHARED: Final = 1.0
 """Seconds for which what one viewer's page has read is good for another's that renews itself."""
 _MOST_SHARED: Final = 256
+AT_ONCE: Final = 4
+"""Transactions at once of all dashboards on an event loop. Its threads, and often the pool of connections,
+are those of the application that they are mounted in: pages that wait must not take them all."""
+WAITING: Final = 100
+"""Requests that wait for their turn."""
+_turns: Final[RunVar[anyio.CapacityLimiter]] = RunVar("sqla_jobs_web_turns")
 
 
 class Database:
@@ -48,7 +57,7 @@ class Database:
 
         The server refuses whatever would write there.
         """
-        return await anyio.to_thread.run_sync(self._read, function)
+        return await anyio.to_thread.run_sync(self._read, function, limiter=_turn())
 
     async def read_shared(
         self, key: Hashable, function: Callable[[Session, type[JobMixin]], T]
@@ -57,11 +66,11 @@ class Database:
 
         However many look at one page, it is read once a second.
         """
-        return await anyio.to_thread.run_sync(self._read_shared, key, function)
+        return await anyio.to_thread.run_sync(self._read_shared, key, function, limiter=_turn())
 
     async def write(self, function: Callable[[Session, type[JobMixin]], T]) -> T:
         """What a function does in a transaction of its own, which is committed."""
-        return await anyio.to_thread.run_sync(self._write, function)
+        return await anyio.to_thread.run_sync(self._write, function, limiter=_turn())
 
     def _read(self, function: Callable[[Session, type[JobMixin]], T]) -> tuple[T, dt.datetime]:
         with self._sessions() as session:
@@ -101,6 +110,22 @@ class Database:
                     self._reading.clear()
                 self._shared[key] = time.monotonic(), read
         return read
+
+
+def _turn() -> anyio.CapacityLimiter:
+    """What gives the threads of this event loop to its dashboards.
+
+    Raises:
+        Refused: too many wait for one.
+    """
+    try:
+        turns = _turns.get()
+    except LookupError:
+        turns = anyio.CapacityLimiter(AT_ONCE)
+        _turns.set(turns)
+    if turns.statistics().tasks_waiting >= WAITING:
+        raise Refused(503, "Too many pages are asked for at once. Please try again.")
+    return turns
 
 
 def sessions_for(registry: Registry[Any], given: Any) -> Sessions:

@@ -20,6 +20,7 @@ from sqla_jobs.inspection import JobFilter
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState
 from sqla_jobs.web.database import Database
+from sqla_jobs.web.guard import Refused
 
 log = logging.getLogger("sqla_jobs")
 
@@ -55,7 +56,7 @@ class Pulse:
             began = time.monotonic()
             try:
                 self._signs, _ = await self._database.read(_signs)
-            except (SQLAlchemyError, OSError) as error:
+            except (SQLAlchemyError, OSError, Refused) as error:
                 log.debug("the dashboard's look at the tables has failed: %s", error)
                 self._signs = {"away": "1"}
             finally:
