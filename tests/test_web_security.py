@@ -477,6 +477,13 @@ def test_below_the_path_of_a_proxy(app: Recorder, database: Database) -> None:
 # -- the audit log ---------------------------------------------------------------------------------
 
 
+def test_no_job_is_hidden_behind_others_in_a_line(browser: Browser, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "sqla_jobs.audit")
+    ids = [2**63 - 1 - each for each in range(200)]
+    assert browser.send("/act/jobs", {"verb": "delete", "id": ids}).status_code == 303
+    assert caplog.messages[-1].endswith(f" {ids[-1]}: 0")
+
+
 def test_no_name_makes_a_line_of_its_own(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "sqla_jobs.audit")
     audit.note("ann\n2026 dashboard: eve", "::1", "delete jobs where task=\x1b[2J\u202e\u2028\\n\r\0é", 3)

@@ -8,6 +8,8 @@ from typing import Final
 
 log: Final = logging.getLogger("sqla_jobs.audit")
 _LONGEST: Final = 500
+LONGEST_ACTION: Final = 8_000
+"""Characters: more than the ids of all jobs that can be ticked, so that none is hidden behind the others."""
 
 
 def note(who: str, where: str, what: str, how_many: int | str) -> None:
@@ -21,7 +23,7 @@ def note(who: str, where: str, what: str, how_many: int | str) -> None:
     clean = {
         "who": escaped(who),
         "address": escaped(where),
-        "action": escaped(what),
+        "action": escaped(what, LONGEST_ACTION),
         "count": how_many if isinstance(how_many, int) else escaped(how_many),
     }
     log.info(
@@ -30,10 +32,10 @@ def note(who: str, where: str, what: str, how_many: int | str) -> None:
     )  # fmt: skip
 
 
-def escaped(text: str) -> str:
+def escaped(text: str, longest: int = _LONGEST) -> str:
     """On one line, and as it looks: what ends a line, moves the cursor or turns the direction is spelled."""
-    if len(text) > _LONGEST:
-        text = f"{text[:_LONGEST]}…"
+    if len(text) > longest:
+        text = f"{text[:longest]}…"
     return "".join(_spelled(each) for each in text)
 
 
