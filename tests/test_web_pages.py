@@ -256,6 +256,43 @@ def test_arguments_however_deep_end_no_page(browser: Browser, database: Database
     assert "Arguments" in browser.text(f"/jobs/{job}")
 
 
+def test_of_a_job_with_much_to_say_a_part_is_shown(browser: Browser, database: Database) -> None:
+    with database.engine.begin() as connection:
+        job = connection.exec_driver_sql(
+            "INSERT INTO sqla_jobs (task, arguments, attempts) SELECT 't', "
+            "jsonb_build_object('a', jsonb_agg(i)), jsonb_agg(jsonb_build_object('attempt', i, 'error', 'E', "
+            "'message', 'number ' || i, 'traceback', repeat('x', 30000))) FROM generate_series(1, 400) i "
+            "RETURNING id"
+        ).scalar()
+        connection.exec_driver_sql(
+            "UPDATE sqla_jobs SET arguments = (SELECT jsonb_build_object('a', jsonb_agg(i)) "
+            "FROM generate_series(1, 100000) i)"
+        )
+    page = browser.text(f"/jobs/{job}")
+    assert "… more is not shown" in page
+    assert "The last 30 of 400." in page
+    assert "number 371" in page
+    assert "number 370" not in page
+    assert len(page) < 1_000_000
+
+
+def test_what_is_written_of_arguments_ends_early() -> None:
+    from sqla_jobs.web.shown import LONGEST, document
+
+    def endless() -> Any:
+        yield from range(10 * LONGEST)
+        raise AssertionError("all of it was written")
+
+    class Endless(list[int]):
+        def __iter__(self) -> Iterator[int]:
+            return iter(endless())
+
+    told = document(Endless([1]))
+    assert len(told) < LONGEST + 30
+    assert told.endswith("… more is not shown")
+    assert document({"a": [1]}) == '{\n  "a": [\n    1\n  ]\n}'
+
+
 def test_a_number_that_is_not_counted_to_its_end_says_so(browser: Browser, database: Database) -> None:
     database.execute(
         "INSERT INTO sqla_jobs (task, state, finished_at) "
@@ -562,6 +599,20 @@ def test_more_than_can_be_read_are_refused(
     with served(dashboard(app.jobs, database.engine, authorize=lambda _: True)) as browser:
         page = browser.get("/jobs")
         assert (page.status_code, "at once" in page.text) == (503, True)
+
+
+def test_reads_that_fail_leave_nothing_behind(
+    app: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqla_jobs.web import database as reads
+    from sqla_jobs.web.visit import LIVE
+
+    monkeypatch.setattr(reads, "_MOST_SHARED", 5)
+    house = dashboard(app.jobs, database.engine, authorize=lambda _: True)
+    with served(house) as browser:
+        for number in range(15):
+            assert browser.get(f"/jobs?cursor=none{number}", headers={LIVE: "1"}).status_code == 400
+    assert len(house.database._reading) <= 10
 
 
 def test_a_page_cannot_write(app: Recorder, database: Database) -> None:

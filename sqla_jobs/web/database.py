@@ -97,6 +97,8 @@ class Database:
         self, key: Hashable, function: Callable[[Session, type[JobMixin]], T]
     ) -> tuple[T, dt.datetime]:
         with self._guard:
+            if len(self._reading) >= 2 * _MOST_SHARED:  # of reads that failed there is nothing to share
+                self._reading.clear()
             own = self._reading.setdefault(key, threading.Lock())
         with own:  # those who ask for the same meanwhile wait for the one who reads it
             with self._guard:

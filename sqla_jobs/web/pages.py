@@ -27,6 +27,8 @@ PAGE: Final = 50
 """Jobs on a page."""
 FAILURES: Final = 6
 """Of the overview."""
+ATTEMPTS: Final = 30
+"""Of a job, the last ones."""
 TIMES: Final = 5
 """Next times of a schedule."""
 
@@ -129,7 +131,7 @@ async def job(visit: Visit) -> Response:
     found = await visit.read(read)
     if found is None:
         raise Refused(404, f"There is no job {number}: it was pruned or deleted, or never was.")
-    return visit.page("job.html", at="jobs", job=found)
+    return visit.page("job.html", at="jobs", job=found, attempts=ATTEMPTS)
 
 
 def id_of(text: str) -> int:

@@ -11,6 +11,7 @@ DASH: Final = "\N{EN DASH}"
 LONGEST: Final = 20_000
 """Characters of arguments, results and tracebacks that a page shows."""
 
+_PRETTY: Final = json.JSONEncoder(indent=2, ensure_ascii=False, default=str)
 _UNITS: Final = (("d", 86_400), ("h", 3600), ("m", 60), ("s", 1))
 
 
@@ -71,10 +72,17 @@ def iso(value: dt.datetime) -> str:
 
 def document(value: Any) -> str:
     """JSON as it is read best, cut at `LONGEST`."""
+    told, length = list[str](), 0
     try:
-        return cut(json.dumps(value, indent=2, ensure_ascii=False, default=str))
+        # By parts: pages are written on the event loop, where a million numbers would hold all others up.
+        for part in _PRETTY.iterencode(value):
+            told.append(part)
+            length += len(part)
+            if length > LONGEST:
+                return f"{''.join(told)[:LONGEST]}\n… more is not shown"
     except RecursionError:  # what could be read may still be too deep to be written
         return "… nested too deep to be shown"
+    return "".join(told)
 
 
 def brief(value: Any, length: int = 120) -> str:
