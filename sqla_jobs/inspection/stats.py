@@ -16,7 +16,7 @@ from sqla_jobs.lifecycle.sent import execute
 from sqla_jobs.models import Job, JobMixin, check_queue
 
 _SECOND: Final = dt.timedelta(seconds=1)
-_COUNTED: Final = 60_000
+_COUNTED: Final = 48_000
 """Jobs that are counted of each final state, in all buckets together: by an index."""
 _COUNTED_OF_ONE: Final = 10_000
 """And of one queue: by their rows."""
@@ -56,7 +56,7 @@ def stats(
     """What finished over a span of time, in buckets of the same length, the oldest first; reads only.
 
     The last bucket is the one that it is now, and not over yet; they begin at multiples of their length. In
-    each so many jobs are counted that all of them together are 60,000 of each state at most: a count that
+    each so many jobs are counted that all of them together are 48,000 of each state at most: a count that
     is not exact is what was counted. Jobs that were pruned, or deleted by the commit of their success, are
     not there any more.
 

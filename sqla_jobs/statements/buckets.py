@@ -50,15 +50,21 @@ def _begin(width: dt.timedelta, number: int, i: Any) -> ColumnElement[Any]:
     return begin
 
 
-def between(job: FromClause, final: str, start: Any, end: Any) -> list[ColumnElement[bool]]:
-    """Whether a job came to a final state from one moment to before another.
+def since(job: FromClause, final: str, start: Any) -> list[ColumnElement[bool]]:
+    """Whether a job comes not before a moment of a final state, in the order of ``ix_sqla_jobs_prune``.
 
-    Of rows, not of the moment alone: of a range of which it does not know the bounds the planner expects a
-    few rows, and would sort them.
+    Others may be among them, behind those of the state; see `until`. Of rows, not of the moment alone: of a
+    range of which it does not know the bounds the planner expects a few rows, and would sort them. And
+    without an end: before version 18 the server does not stop at one that is a comparison of rows, and reads
+    a million entries to find that a bucket is empty.
     """
     key = tuple_(job.c.state, job.c.finished_at)
-    of_start, of_end = tuple_(state(final), start), tuple_(state(final), end)
-    return [key >= of_start, key < of_end, job.c.finished_at.is_not(None)]
+    return [key >= tuple_(state(final), start), job.c.finished_at.is_not(None)]
+
+
+def until(found: FromClause, final: str, end: Any) -> list[ColumnElement[bool]]:
+    """Which of the jobs that were found `since` are of the state, and before a moment."""
+    return [found.c.state == state(final), found.c.finished_at < end]
 
 
 @once
@@ -67,7 +73,8 @@ def finished_by_bucket(
 ) -> Executable:
     """How many jobs came to each final state in each bucket: (at, and a number and ``looked`` of each).
 
-    ``looked``: among how many they were counted, at most ``most`` + 1. Parameters: ``now``, and ``p_queue``
+    ``looked``: among how many they were counted, at most ``most`` + 1; of each bucket and state so many
+    entries are read. Parameters: ``now``, and ``p_queue``
     if ``one_queue``. Index: ``ix_sqla_jobs_prune``, alone, or for one queue with that many rows.
     """
     job = job_table(model)
@@ -79,15 +86,20 @@ def finished_by_bucket(
     for final in ("succeeded", "failed", "cancelled"):
         is_counted = job.c.queue == bindparam("p_queue", type_=Text) if one_queue else literal_column("1")
         some = (
-            select(is_counted.label("is_counted"))
-            .where(*between(job, final, bucket.c.at, end))
+            select(is_counted.label("is_counted"), job.c.state, job.c.finished_at)
+            .where(*since(job, final, bucket.c.at))
             .order_by(job.c.state, job.c.finished_at)
             .limit(rows(most + 1))
             .correlate(bucket)
             .subquery(f"some_{final}")
         )
         number_of = func.count().filter(some.c.is_counted) if one_queue else func.count()
-        counted = select(number_of.label("number"), func.count().label("looked")).select_from(some)
+        counted = (
+            select(number_of.label("number"), func.count().label("looked"))
+            .select_from(some)
+            .where(*until(some, final, end))
+            .correlate(bucket)
+        )
         of_state = counted.lateral(f"of_{final}")
         source = source.join(of_state, true())
         columns += [of_state.c.number, of_state.c.looked]
@@ -111,19 +123,19 @@ def times_by_bucket(model: Model, width: dt.timedelta, number: int, one_queue: b
     )
     taken = []
     for final in ("succeeded", "failed"):
-        names = ("started_at", "finished_at", "run_at", "created_at", "queue")
+        names = ("started_at", "finished_at", "run_at", "created_at", "queue", "state")
         some = (
             select(*[job.c[name] for name in names])
-            .where(*between(job, final, slices.c.at, slices.c.at + step))
+            .where(*since(job, final, slices.c.at))
             .order_by(job.c.state, job.c.finished_at)
             .limit(rows(_LOOK_OF_SLICE if one_queue else _OF_SLICE))
             .correlate(slices)
             .subquery(f"some_{final}")
         )
-        chosen = select(*[some.c[name] for name in names[:-1]])
+        chosen = select(*[some.c[name] for name in names[:-2]]).where(*until(some, final, slices.c.at + step))
         if one_queue:
             chosen = chosen.where(some.c.queue == bindparam("p_queue", type_=Text)).limit(rows(_OF_SLICE))
-        taken.append(select(chosen.subquery(f"of_{final}")))
+        taken.append(select(chosen.correlate(slices).subquery(f"of_{final}")))
     sample = taken[0].union_all(*taken[1:]).lateral("sample")
     began = finite(sample.c.started_at)
     ready = func.greatest(finite(sample.c.run_at), finite(sample.c.created_at), type_=MOMENT)

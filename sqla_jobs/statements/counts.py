@@ -16,9 +16,9 @@ from sqlalchemy import (
     literal_column,
     select,
     true,
+    tuple_,
 )
 
-from sqla_jobs.statements.buckets import between
 from sqla_jobs.statements.lines import (
     DUE,
     FINISHED,
@@ -134,12 +134,19 @@ def finished_since(model: Model, final: str, look: int) -> Executable:
     ``ix_sqla_jobs_prune``.
     """
     job = job_table(model)
+    key = tuple_(job.c.state, job.c.finished_at)
     some = (
-        select(job.c.queue, job.c.finished_at)
-        .where(*between(job, final, now() - cast(bindparam("p_lately", type_=Interval), Interval), now()))
+        select(job.c.queue, job.c.state, job.c.finished_at)
+        # Without an end, as in `buckets`: most often there is nothing behind it, and all would be read.
+        .where(key <= tuple_(state(final), now()), job.c.finished_at.is_not(None))
         .order_by(job.c.state.desc(), job.c.finished_at.desc())
         .limit(rows(look))
         .subquery("some")
     )
+    began = now() - cast(bindparam("p_lately", type_=Interval), Interval)
     age = func.extract("epoch", now() - func.min(some.c.finished_at, type_=MOMENT))
-    return select(some.c.queue, func.count(), cast(age, Float)).group_by(some.c.queue)
+    return (
+        select(some.c.queue, func.count(), cast(age, Float))
+        .where(some.c.state == state(final), some.c.finished_at >= began)
+        .group_by(some.c.queue)
+    )
