@@ -391,6 +391,27 @@ def test_what_takes_too_long_asks_whether_to_go_on(
     assert database.scalar("SELECT count(*) FROM sqla_jobs WHERE state = 'cancelled'") == 15
 
 
+def test_what_was_left_is_told_of_all_requests(
+    browser: Browser, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from sqla_jobs.web import actions
+
+    monkeypatch.setattr(actions, "BATCH", 5)
+    monkeypatch.setattr(actions, "PATIENCE", -1)
+    database.execute(
+        "INSERT INTO sqla_jobs (task, state, finished_at) SELECT 't', "
+        "CASE WHEN i % 2 = 0 THEN 'queued' ELSE 'failed' END, CASE WHEN i % 2 = 1 THEN now() END "
+        "FROM generate_series(1, 20) i"
+    )
+    fields = {"verb": "cancel", "all": 1, "where": "task=t"}
+    answer = browser.send("/act/jobs", fields)
+    while answer.status_code == 200:
+        hidden = dict(re.findall('name="(cursor|done|left)" value="([^"]*)"', unescape(answer.text)))
+        answer = browser.send("/act/jobs", {**fields, **hidden})
+    assert "10 jobs cancelled; left as they are: 10 finished" in browser.follow(answer)
+    assert browser.send("/act/jobs", {**fields, "left": "finished=-1"}).status_code == 400
+
+
 def test_what_ends_half_way_says_how_far_it_came(
     app: Recorder, database: Database, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -528,6 +549,17 @@ def test_a_database_that_is_away_gives_a_page(app: Recorder, database: Database)
                 "what the driver says may hold more than a visitor is to know"
             )
     away.dispose()
+
+
+def test_an_asynchronous_engine_is_refused_by_any_of_its_sides(app: Recorder, database: Database) -> None:
+    from sqlalchemy.ext.asyncio import async_sessionmaker, create_async_engine
+
+    from sqla_jobs.errors import ConfigurationError
+
+    engine = create_async_engine(database.url)
+    for given in (engine, async_sessionmaker(engine), engine.sync_engine):
+        with pytest.raises(ConfigurationError, match="is asynchronous; expected an Engine or a sessionmaker"):
+            dashboard(app.jobs, given, authorize=lambda _: True)
 
 
 def test_tables_that_are_missing_give_a_page(app: Recorder, empty_database: Database) -> None:

@@ -57,7 +57,7 @@ async def act_on_jobs(visit: Visit) -> Response:
     before = _number(fields, "done")
     if where is None and not ids:
         raise Refused(400, "No job is chosen.")
-    total, passed = 0, dict[str, int]()
+    total, passed = 0, _left(fields)
     ends = time.monotonic() + PATIENCE
     what = f"{verb} " + (
         f"jobs {' '.join(map(str, ids))}"
@@ -84,7 +84,7 @@ async def act_on_jobs(visit: Visit) -> Response:
     if where is not None and cursor is not None:
         return visit.page(
             "more.html", at="jobs", verb=verb, past=VERBS[verb], done=before + total, passed=passed,
-            cursor=cursor, coded=urlencode(where.to_query()),
+            cursor=cursor, coded=urlencode(where.to_query()), left=urlencode(passed),
         )  # fmt: skip
     return visit.done(_after(verb, ids, fields, where), _told(verb, before + total, passed))
 
@@ -156,6 +156,12 @@ def _number(fields: list[tuple[str, str]], name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 16):
         missing(name)
     return int(text)
+
+
+def _left(fields: list[tuple[str, str]]) -> dict[str, int]:
+    """How many the requests before this one have left as they are, by the reason."""
+    text = next((value for key, value in fields if key == "left"), "")
+    return {reason: _number([("left", number)], "left") for reason, number in parse_qsl(text)}
 
 
 async def act_on_queue(visit: Visit) -> Response:

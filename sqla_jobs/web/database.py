@@ -11,6 +11,7 @@ from typing import Any, Final, TypeVar, cast
 import anyio
 import anyio.to_thread
 from anyio.lowlevel import RunVar
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session
 
 from sqla_jobs.errors import ConfigurationError
@@ -139,7 +140,9 @@ def sessions_for(registry: Registry[Any], given: Any) -> Sessions:
     Raises:
         ConfigurationError: there is none, or it makes AsyncSessions.
     """
-    from_asyncio = type(given).__module__.startswith("sqlalchemy.ext.asyncio")
+    from_asyncio = type(given).__module__.startswith("sqlalchemy.ext.asyncio") or (
+        isinstance(given, Engine) and given.dialect.is_async  # the sync_engine of an AsyncEngine
+    )
     if from_asyncio or (given is None and registry.sessionmaker is None):
         found = "is asynchronous" if from_asyncio else "is missing, and the Jobs have none of their own"
         raise ConfigurationError(
