@@ -215,6 +215,15 @@ def test_run_makes_a_job_beside_the_times(sqla_jobs: Command, synced: Jobs[Any],
     assert database.rows("SELECT * FROM sqla_jobs_schedules ORDER BY id") == before
 
 
+def test_what_the_task_redacts_is_so_in_a_job_that_is_made_by_hand(
+    sqla_jobs: Command, synced: Jobs[Any], database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(synced.tasks["report"], "redact", ("kind",))
+    sqla_jobs("schedules", "run", "nightly", "--app", "books:jobs")
+    sqla_jobs("schedules", "run", "nightly")
+    assert [job.meta for job in database.rows("SELECT meta FROM sqla_jobs")] == [{"redact": ["kind"]}] * 2
+
+
 def test_without_the_application_its_queue_is_that_of_the_last_job(
     sqla_jobs: Command, synced: Jobs[Any], database: Database
 ) -> None:

@@ -80,3 +80,17 @@ def test_what_is_no_session() -> None:
     for verb in (jobs.run_schedule, lambda s, name: jobs.switch_schedule(s, name, enabled=True)):
         with pytest.raises(InvalidOption, match="a Session"):
             verb("hourly", "hourly")
+
+
+def test_what_its_task_redacts(session: Session) -> None:
+    own = Jobs(prune_after=None)
+
+    @own.every(HOUR, name="charges", kwargs={"card": "4929 1234"})
+    @own.task(name="charge", redact=("card",))
+    def _(_: Session, card: str) -> None: ...
+
+    own.sync_schedules(session, now=NOW)
+    known = session.get_one(Job, own.run_schedule(session, "charges", now=NOW))
+    assert known.meta == {"redact": ["card"]}
+    unknown = session.get_one(Job, Jobs().run_schedule(session, "charges", now=NOW + HOUR))
+    assert unknown.meta == {"redact": ["card"]}, "as its last job"

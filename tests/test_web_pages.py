@@ -513,10 +513,14 @@ def test_schedules_with_their_next_times(browser: Browser, scheduled: str, datab
     assert "nonsense" in browser.text("/schedules")
 
 
-def test_a_schedule_is_run_and_switched(browser: Browser, scheduled: str, database: Database) -> None:
+def test_a_schedule_is_run_and_switched(
+    app: Recorder, browser: Browser, scheduled: str, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app.record, "redact", ("note",))
     page = browser.follow(browser.send("/act/schedule", {"verb": "run", "schedule": scheduled}))
     assert "is in queue ticks" in page
     assert database.scalar("SELECT arguments ->> 'note' FROM sqla_jobs WHERE queue = 'ticks'") == "tick"
+    assert database.scalar("SELECT meta FROM sqla_jobs WHERE queue = 'ticks'") == {"redact": ["note"]}
     assert "is switched off" in browser.follow(
         browser.send("/act/schedule", {"verb": "disable", "schedule": "daily"})
     )

@@ -21,7 +21,7 @@ from sqla_jobs.lifecycle import ScheduleShown
 from sqla_jobs.models import JobMixin
 from sqla_jobs.scheduler import upcoming
 from sqla_jobs.statements import clock
-from sqla_jobs.tasks import Registry
+from sqla_jobs.tasks import Registry, meta_text
 
 NEXT: Final = 5
 """How many of a schedule's next times are shown."""
@@ -177,6 +177,7 @@ def _run(place: Place, name: str) -> None:
             name,
             queue=None if task is None else task.options.queue,
             priority=None if task is None else task.options.priority,
+            meta=None if task is None else meta_text(task.redact),
         )
         if made is None:
             raise ConfigurationError(f"schedule {name!r} was removed in this moment")

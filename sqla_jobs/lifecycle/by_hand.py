@@ -17,16 +17,18 @@ def run_schedule(
     *,
     queue: str | None = None,
     priority: int | None = None,
+    meta: str | None = None,
     now: dt.datetime | None = None,
 ) -> tuple[int, str] | None:
     """Make a job of a schedule now, beside its ticks; returns its id and queue (None: there is none).
 
     Parameters:
         queue, priority: of its task, for a schedule that says none; None: as those of its last job.
+        meta: of a job of its task, JSON; None: what its last job redacts.
     """
     row = execute(
         session, model, statements.run_schedule(model),
-        p_name=name, p_queue=queue, p_priority=priority, now=now,
+        p_name=name, p_queue=queue, p_priority=priority, p_meta=meta, now=now,
     ).first()  # fmt: skip
     if row is None:
         return None

@@ -13,6 +13,7 @@ from sqlalchemy import (
     and_,
     bindparam,
     case,
+    cast,
     func,
     insert,
     literal_column,
@@ -22,10 +23,13 @@ from sqlalchemy import (
     true,
     update,
 )
+from sqlalchemy.dialects.postgresql import JSONB
 
 from sqla_jobs.models import DEFAULT_QUEUE
 from sqla_jobs.statements.terms import Model, job_table, now, once, rows, schedule_table, state
 
+_NOTHING = literal_column("'{}'::jsonb", JSONB)
+_REDACT = literal_column("'redact'", Text)
 _ZERO = literal_column("0", SmallInteger)
 
 
@@ -35,21 +39,25 @@ def run_schedule(model: Model) -> Executable:
 
     Its tick is this very moment, beside those of the rule, whose next time stays as it is. Queue and priority
     are those of the schedule, else of its task (the parameters ``p_queue``, ``p_priority``; null: it is not
-    known here), else of its last job.
+    known here), else of its last job. To that job's ``redact`` comes what ``p_meta`` says, JSON as text:
+    where the task is not known, its arguments would else be seen by everybody.
 
     Parameters: those, ``p_name``, ``now``. Locks nothing but the new row. Indexes:
     ``uq_sqla_jobs_schedules_name``, ``uq_sqla_jobs_tick``.
     """
     job, row = job_table(model), schedule_table(model)
     earlier = job.alias("earlier")
+    redacted = earlier.c.meta.op("->", return_type=JSONB)(_REDACT)
     last = (
-        select(earlier.c.queue, earlier.c.priority)
+        select(earlier.c.queue, earlier.c.priority, redacted.label("redact"))
         .where(earlier.c.schedule_id == row.c.id)
         .order_by(earlier.c.schedule_id.desc(), earlier.c.tick_at.desc())
         .limit(rows(1))
         .lateral("last")
     )
     queue, priority = bindparam("p_queue", type_=Text), bindparam("p_priority", type_=SmallInteger)
+    given = cast(bindparam("p_meta", type_=Text), JSONB)
+    as_before = case((last.c.redact.is_not(None), func.jsonb_build_object(_REDACT, last.c.redact)))
     values: dict[str, ColumnElement[Any]] = {
         "task": row.c.task,
         "arguments": row.c.arguments,
@@ -61,6 +69,9 @@ def run_schedule(model: Model) -> Executable:
         "run_at": now(),
         "schedule_id": row.c.id,
         "tick_at": now(),
+        "meta": func.nullif(
+            func.coalesce(as_before, _NOTHING).op("||")(func.coalesce(given, _NOTHING)), _NOTHING
+        ),
     }
     chosen = (
         select(*values.values())

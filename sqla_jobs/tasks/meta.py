@@ -22,7 +22,7 @@ def meta_of(redact: Sequence[str] = (), tracing: Tracing | None = None) -> dict[
     return meta or None
 
 
-def meta_text(redact: Sequence[str] = ()) -> str | None:
+def meta_text(redact: Sequence[str] = (), tracing: Tracing | None = None) -> str | None:
     """`meta_of`, as JSON."""
-    meta = meta_of(redact)
+    meta = meta_of(redact, tracing)
     return None if meta is None else json.dumps(meta)

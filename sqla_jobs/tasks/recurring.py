@@ -12,6 +12,7 @@ from sqla_jobs.cron import Cron, Rule
 from sqla_jobs.errors import InvalidOption, shown
 from sqla_jobs.lifecycle import Synced
 from sqla_jobs.models import JobMixin
+from sqla_jobs.tasks.meta import meta_text
 from sqla_jobs.tasks.registry import Registry
 from sqla_jobs.tasks.schedules import Scheduled, TaskT, interval
 
@@ -166,7 +167,10 @@ class Recurring(Registry[JobT]):
             return None
         task = self.tasks.get(rows[name].task)
         queue, priority = (None, None) if task is None else (task.options.queue, task.options.priority)
-        made = lifecycle.run_schedule(own, self.model, name, queue=queue, priority=priority, now=now)
+        meta = meta_text(() if task is None else task.redact, self.tracing)
+        made = lifecycle.run_schedule(
+            own, self.model, name, queue=queue, priority=priority, meta=meta, now=now
+        )
         return None if made is None else made[0]
 
     @method

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from sqla_jobs import inspection, lifecycle
 from sqla_jobs.inspection import Acted, Count, JobFilter
 from sqla_jobs.models import JobMixin, check_queue
+from sqla_jobs.tasks import meta_text
 from sqla_jobs.web.faults import fault_of
 from sqla_jobs.web.guard import Refused
 from sqla_jobs.web.pages import id_of
@@ -210,6 +211,7 @@ def _run(visit: Visit, session: Session, model: type[JobMixin], name: str) -> tu
         name,
         queue=None if task is None else task.options.queue,
         priority=None if task is None else task.options.priority,
+        meta=None if task is None else meta_text(task.redact),
     )
 
 
