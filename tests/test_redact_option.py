@@ -64,6 +64,8 @@ def test_any_name_where_the_task_takes_any() -> None:
     def log(session: Session, **facts: str) -> None: ...
 
     assert Jobs().register(log, name="log", redact=("card",)).redact == ("card",)
+    with pytest.raises(TaskDefinitionError, match=r"'facts' in its redact, which is \*\*facts: .*own name"):
+        Jobs().register(log, name="log", redact=("facts",))  # it would hide nothing
 
 
 def test_each_way_to_enqueue_keeps_the_names(session: Session) -> None:

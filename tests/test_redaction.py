@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any
@@ -13,13 +14,13 @@ from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncSession
 from sqlalchemy.orm import Session
 
-from sqla_jobs import Finished, Job, Jobs, RetryPolicy, Task, current_job
+from sqla_jobs import Finished, Job, Jobs, RetryPolicy, Task, Worker, current_job, lifecycle
 from sqla_jobs.redaction import MASK, Redaction, mask
 from tests.support.fast import unhurried
 from tests.support.loops import drain_async
 from tests.support.secret import BLOB, CARD, CVV, LATE, LETTER, NEEDLES, WAYS, Holder, Nosy
 from tests.support.server import Database
-from tests.support.work import NEVER_AGAIN, drain
+from tests.support.work import NEVER_AGAIN, PATIENCE, SOON, drain
 
 REDACT = ("card", "cvv", "holder", "blob", "letter")
 SEEN = "SELECT arguments->>'way' AS way, (to_jsonb(j) - 'arguments')::text AS seen, state FROM sqla_jobs j"
@@ -142,6 +143,46 @@ def test_the_policy_and_a_hook_see_the_error_and_what_they_raise_is_clean(
     assert any("its outcome cannot be recorded" in each for each in nosy.heard)
     (told,) = [each for each in nosy.heard if "a hook failed" in each]
     assert "told of what of what of bad card [redacted], [redacted]??" in told
+    assert [each for each in nosy.heard if leaks(each)] == []
+
+
+def test_a_table_that_refuses_a_claim_or_a_rescue_shows_no_row(database: Database, nosy: Nosy) -> None:
+    """PostgreSQL quotes all of the row: ``DETAIL: Failing row contains (1, pay, {"card": …``."""
+    jobs = Jobs()
+
+    @jobs.task(name="pay", retry=NEVER_AGAIN, redact=("card",))
+    def pay(session: Session, card: str) -> None: ...
+
+    with database.sessionmaker.begin() as session:
+        pay.enqueue(session, CARD)
+        pay.enqueue(session, CARD)
+    database.execute(
+        "ALTER TABLE sqla_jobs ADD CONSTRAINT own CHECK (state <> 'running' OR worker_id = 7),"
+        " ADD CONSTRAINT other CHECK (state <> 'failed')"
+    )
+    database.execute(
+        "UPDATE sqla_jobs SET state = 'running', worker_id = 7, claim = 1, crashes = 5,"
+        " started_at = now() - interval '1 hour' WHERE id = 2"
+    )
+    with database.sessionmaker.begin() as session:
+        assert lifecycle.rescue(session, Job, jobs.policy_for) == []
+    heard = threading.Event()
+
+    def hears(record: logging.LogRecord) -> bool:
+        if "claiming a job failed" in record.getMessage():
+            heard.set()
+        return True
+
+    logging.getLogger("sqla_jobs").addFilter(hears)
+    try:
+        with Worker(jobs, database.engine, poll_interval=SOON):
+            assert heard.wait(PATIENCE)
+    finally:
+        logging.getLogger("sqla_jobs").removeFilter(hears)
+    expected = ["claiming a job failed", "cannot be rescued"]
+    assert all(any(one in each for each in nosy.heard) for one in expected)
+    said = [each for each in nosy.heard if any(one in each for one in expected)]
+    assert all("Failing row contains [redacted]." in each for each in said)
     assert [each for each in nosy.heard if leaks(each)] == []
 
 

@@ -221,6 +221,10 @@ class Signature:
         """Whether there may be an argument of this name."""
         return self._parameter(name) is not None
 
+    def collects(self, name: str) -> bool:
+        """Whether it is the parameter that collects all other keyword arguments: ``**name``."""
+        return self._extra is not None and self._extra.name == name
+
     def takes_objects(self, name: str) -> bool:
         """Whether that argument is mapped objects, as far as its annotation is known."""
         parameter = self._parameter(name)

@@ -20,6 +20,7 @@ from sqla_jobs.lifecycle.sent import Model, execute
 from sqla_jobs.meter import Progress
 from sqla_jobs.outcome import JobState, Outcome, died, given_back
 from sqla_jobs.policy import RetryPolicy, policy_at
+from sqla_jobs.redaction import hiding_row, log_error
 
 log = logging.getLogger("sqla_jobs")
 
@@ -151,7 +152,8 @@ def rescue(
         except DBAPIError as error:
             if error.connection_invalidated:
                 raise
-            log.exception("job %s (%s) cannot be rescued", job.id, job.task)
+            message = "job %s (%s) cannot be rescued"
+            log_error(logging.ERROR, message, job.id, job.task, error=error, clean=hiding_row(error))
             continue  # a table that refuses this one must not keep all the others
         if written is not None:
             rescued.append(Rescued(job, outcome, written))

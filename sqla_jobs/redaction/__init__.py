@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping
 from typing import Any
 
-from sqla_jobs.redaction.logged import log_error
+from sqla_jobs.redaction.logged import hiding_row, log_error
 from sqla_jobs.redaction.text import MASK, Redaction, cleaning
 
-__all__ = ["MASK", "Redaction", "cleaning", "log_error", "mask"]
+__all__ = ["MASK", "Redaction", "cleaning", "hiding_row", "log_error", "mask"]
 
 
 def mask(arguments: Mapping[str, Any], names: Collection[str]) -> dict[str, Any]:

@@ -3,15 +3,33 @@
 from __future__ import annotations
 
 import logging
+import re
 import traceback
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Final
 
 from sqla_jobs.redaction.text import MASK
 
 log = logging.getLogger("sqla_jobs")
 
 Clean = Callable[[str], str]
+
+_ROW: Final = re.compile(r"Failing row contains \((?s:.*?)\)\.(?=\n|\Z)")
+
+
+def hiding_row(error: BaseException) -> Clean | None:
+    """Takes out of the text of an error the row that the database has refused; None: it shows none.
+
+    For a statement of our own: PostgreSQL quotes the whole row of a job, with its arguments.
+    """
+    try:
+        return _without_row if _ROW.search(str(error)) else None
+    except Exception:  # its own __str__
+        return None
+
+
+def _without_row(text: str) -> str:
+    return _ROW.sub(f"Failing row contains {MASK}.", text)
 
 
 def log_error(

@@ -32,6 +32,11 @@ def signature_hiding(redact: object, function: Any, task: str) -> Signature:
             raise TaskDefinitionError(
                 f"task {task!r} has {name!r} in its redact, which is none of its arguments; {hint}"
             )
+        if signature.collects(name):
+            raise TaskDefinitionError(
+                f"task {task!r} has {name!r} in its redact, which is **{name}: the row has each of these"
+                " arguments by its own name; expected those names"
+            )
         if signature.takes_objects(name):
             raise TaskDefinitionError(
                 f"task {task!r} has {name!r} in its redact, which takes mapped objects: the row holds but"

@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any, Final, TypeVar
 
 from sqla_jobs.lifecycle import Claimed
-from sqla_jobs.redaction import log_error
+from sqla_jobs.redaction import hiding_row, log_error
 from sqla_jobs.runner import is_transient
 from sqla_jobs.tasks import Registry
 from sqla_jobs.worker.crew import Crew
@@ -31,9 +31,9 @@ def report(what: str, error: Exception, failures: int) -> None:
     told = (str(error).splitlines() or [type(error).__name__])[0]
     # An application's log filter or record factory that raises must not end the thread that reports.
     with suppress(Exception):
-        log.error(
-            "%s failed (%s in a row), trying again: %s", what, failures, told,
-            exc_info=None if is_transient(error) else error,
+        log_error(
+            logging.ERROR, "%s failed (%s in a row), trying again: %s", what, failures, told,
+            error=None if is_transient(error) else error, clean=hiding_row(error),
         )  # fmt: skip
 
 
