@@ -79,7 +79,7 @@ CASES = {
     "stats of a day": Case(lambda s: inspection.stats(s, span=24 * HOUR, buckets=24), 160_000, 90_000),
     # Most of its buckets are empty, and of each no more is read than of a full one.
     "stats of ten years": Case(
-        lambda s: inspection.stats(s, span=87_600 * HOUR, buckets=100), 200_000, 60_000
+        lambda s: inspection.stats(s, span=87_600 * HOUR, buckets=100), 160_000, 90_000
     ),
     "stats of a queue": Case(lambda s: inspection.stats(s, queue="queue_3"), 60_000, 60_000),
     "retry failed": Case(lambda s: inspection.act(s, Job, "retry", where=of("failed")), 7_000, 40_000),
