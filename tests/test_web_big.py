@@ -94,7 +94,7 @@ def browser(lab_database: Database, meter: Meter) -> Iterator[Browser]:
 @pytest.mark.parametrize(
     "path",
     [
-        "/", "/?span=15m", "/jobs", "/jobs/1", "/queues", "/schedules",
+        "/", "/?span=15m", "/?span=7d", "/?span=24h&queue=q3", "/jobs", "/jobs/1", "/queues", "/schedules",
         "/workers", "/jobs?state=succeeded", "/jobs?state=queued", "/jobs?state=scheduled&queue=q2",
         "/jobs?task=task.7", "/jobs?task=none", "/jobs?error=nothing+like+it",
         "/jobs?state=failed&error=broken",

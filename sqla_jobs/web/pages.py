@@ -37,6 +37,7 @@ SPANS: Final = {
     "1h": (dt.timedelta(hours=1), 60, "1 hour"),
     "6h": (dt.timedelta(hours=6), 72, "6 hours"),
     "24h": (dt.timedelta(hours=24), 72, "24 hours"),
+    "7d": (dt.timedelta(days=7), 84, "7 days"),
 }
 """What the charts can show: the whole, in how many columns, and its name."""
 
