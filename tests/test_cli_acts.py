@@ -124,7 +124,7 @@ def test_no_more_than_was_said(shell: Shell, monkeypatch: pytest.MonkeyPatch) ->
 def test_nothing_that_matches_is_no_mistake(shell: Shell) -> None:
     told = shell("jobs", "delete", "--task", "x'y", "--yes")
     assert (told.exit_code, told.stdout) == (
-        0, "no job --state succeeded --state failed --state cancelled --task 'x'\"'\"'y'\n",
+        0, "no job matches --state succeeded --state failed --state cancelled --task 'x'\"'\"'y'\n",
     )  # fmt: skip
 
 

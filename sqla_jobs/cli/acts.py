@@ -127,7 +127,8 @@ def _by_ids(place: Place, verb: Verb, ids: Sequence[int], dry_run: bool, yes: bo
                     session.rollback() if dry_run else session.commit()
                 tally.add(acted)
     if tally.passed:
-        raise NotAll(f"not {DONE[verb]}: {tally.passed.total():,} of {which}")
+        some = "" if len(ids) == 1 else f"{tally.passed.total():,} of "
+        raise NotAll(f"not {DONE[verb]}: {some}{which}")
 
 
 def _by_filter(place: Place, verb: Verb, where: JobFilter, dry_run: bool, yes: bool) -> None:
@@ -138,7 +139,7 @@ def _by_filter(place: Place, verb: Verb, where: JobFilter, dry_run: bool, yes: b
         )
     )
     if not count.number and count.exact:
-        click.echo(f"no job{plain(typed(where))}")
+        click.echo(f"no job matches{plain(typed(where))}")
         return
     which = _counted(count)
     if dry_run:

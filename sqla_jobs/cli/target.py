@@ -52,7 +52,7 @@ def _import(name: str) -> ModuleType:
         if missing is not None and (name == missing or name.startswith(f"{missing}.")):
             raise ConfigurationError(
                 f"there is no module {missing!r}, neither in {os.getcwd()} nor where Python looks "  # noqa: PTH109
-                "(PYTHONPATH, installed packages); start the worker in the folder that holds it"
+                "(PYTHONPATH, installed packages); run this in the folder that holds it"
             ) from None
         # The application's own fault: its traceback tells the place, ours would only hide it.
         click.echo("".join(traceback.format_exception(type(error), error, _own(error))), nl=False, err=True)
