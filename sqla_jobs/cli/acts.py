@@ -127,8 +127,8 @@ def _by_ids(place: Place, verb: Verb, ids: Sequence[int], dry_run: bool, yes: bo
                     session.rollback() if dry_run else session.commit()
                 tally.add(acted)
     if tally.passed:
-        some = "" if len(ids) == 1 else f"{tally.passed.total():,} of "
-        raise NotAll(f"not {DONE[verb]}: {some}{which}")
+        how_many = "" if len(ids) == 1 else f"{tally.passed.total():,} of "
+        raise NotAll(f"not {DONE[verb]}: {how_many}{which}")
 
 
 def _by_filter(place: Place, verb: Verb, where: JobFilter, dry_run: bool, yes: bool) -> None:
