@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+from functools import partial
 from pathlib import Path
 
 import click
@@ -11,7 +12,7 @@ import pytest
 
 from sqla_jobs.cli import jobs, main
 from sqla_jobs.cli.jobs import DETAIL, ROW
-from sqla_jobs.inspection.pages import LOOK
+from sqla_jobs.inspection.pages import LOOK, list_jobs
 from tests.support.program import run
 from tests.support.server import Database
 from tests.support.typed import EVIL, Shell, commands
@@ -452,3 +453,44 @@ def test_in_a_process_of_its_own(shell: Shell, tmp_path: Path) -> None:
     told = run("jobs", "list", "--state", "filed", folder=tmp_path, DATABASE_URL=url)
     assert (told.code, told.output) == (2, "")
     assert told.errors.startswith("Error: --state is 'filed'; expected")
+
+
+def test_moments_without_a_zone_or_beyond_utc_are_no_traceback(shell: Shell) -> None:
+    late = "9999-12-31T23:59:59-10:00"
+    job = shell.job(attempts=[{"error": "E", "started_at": late, "finished_at": "0001-01-01T00:00:00+10:00"}])
+    assert late in shell("jobs", "show", str(job)).output
+    running = [{"id": 1, "since": "2031-05-17T12:00:00"}, {"id": 2, "since": late}]
+    shell.database.execute(
+        "INSERT INTO sqla_jobs_workers (host, pid, version, threads, heartbeat_limit, running) "
+        "VALUES ('h', 1, 'v', 1, '1 h', CAST(:running AS jsonb))",
+        running=json.dumps(running),
+    )
+    assert shell("workers").exit_code == 0
+    told = shell.json("workers")["workers"][0]["running"]
+    assert [each["since"] for each in told] == [None, None]
+
+
+def test_json_is_json_whatever_the_row_holds(shell: Shell) -> None:
+    job = shell.job()
+    shell.database.execute(
+        "UPDATE sqla_jobs SET arguments = jsonb_build_object('a', 1e400::numeric + 0.5, 'b', "
+        "CAST(repeat('[', 600) || repeat(']', 600) AS jsonb))"
+    )
+    told = shell("jobs", "show", str(job), "--json")
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    arguments = json.loads(told.stdout, parse_constant=refuse)["arguments"]
+    assert arguments["a"] == "inf"
+    assert json.dumps(arguments["b"]).count("[") == 600
+    assert shell("jobs", "show", str(job)).exit_code == 0
+
+
+def test_more_running_jobs_than_a_look_are_listed_once(shell: Shell, monkeypatch: pytest.MonkeyPatch) -> None:
+    look = partial(list_jobs, look=10)
+    monkeypatch.setattr(jobs.inspection, "list_jobs", look)
+    for _ in range(12):
+        shell.job("t", "running", worker_id=7, started_at="2031-05-17 12:00+00")
+    found = ids(shell, "--state", "running")
+    assert len(found) == len(set(found)) == 10

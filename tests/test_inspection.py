@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import json
 from collections.abc import Iterator
 from typing import Any
 
@@ -220,3 +222,47 @@ def test_a_list_of_a_schedule_goes_back_by_its_ticks(session: Session) -> None:
     assert walked(session, of("running", schedule="s")) == [mine[4]]
     assert walked(session, JobFilter(schedule="none")) == []
     assert count_jobs(session, Job, JobFilter(schedule="s")).number == 5
+
+
+@pytest.mark.parametrize(
+    ("state", "moment"), [("failed", "infinity"), ("running", "infinity"), ("running", "-infinity")]
+)
+@pytest.mark.parametrize("limit", [3, 50])
+@pytest.mark.parametrize("look", [10, 50_000])
+def test_moments_that_python_has_none_for_are_listed_once(
+    session: Session, state: str, moment: str, limit: int, look: int
+) -> None:
+    mine = made(session, 25, state)
+    column = "started_at" if state == "running" else "finished_at"
+    session.execute(
+        text(f"UPDATE sqla_jobs SET {column} = :moment WHERE id = ANY (:ids)"),
+        {"moment": moment, "ids": mine[5:19] if state == "failed" else mine[5:9]},
+    )
+    found = walked(session, of(state), limit=limit, look=look if state == "failed" else 50_000)
+    assert sorted(found) == mine
+
+
+@pytest.mark.parametrize(
+    ("state", "told"),
+    [
+        ("", ["newest", "2031-01-01T00:00:00+00:00", 5, None, False]),
+        ("", ["newest", 5, 5, None, True]),
+        ("failed", ["failed", 5, 5, None, False]),
+        ("failed", ["failed", None, None, None, True]),
+        ("failed", ["failed", "9999-12-31T23:59:59-10:00", 5, None, False]),
+        ("queued", ["queued", 5, 5, 5, False]),
+        ("queued", ["queued", "2031-01-01T00:00:00+00:00", 5, None, False]),
+        ("running", ["running", 5, 5, None, False]),
+    ],
+    ids=str,
+)
+def test_a_cursor_that_somebody_has_changed_is_refused(session: Session, state: str, told: list[Any]) -> None:
+    cursor = base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+    with pytest.raises(InvalidFilter, match="expected what the page before gave"):
+        list_jobs(session, Job, of(state) if state else ALL, cursor=cursor)
+
+
+def test_a_cursor_at_the_end_of_time_is_the_end_of_the_list(session: Session) -> None:
+    told = ["failed", "0001-01-01T00:00:00+00:00", None, None, True]
+    cursor = base64.urlsafe_b64encode(json.dumps(told).encode()).decode()
+    assert list_jobs(session, Job, of("failed"), cursor=cursor).next is None

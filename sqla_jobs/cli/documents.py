@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import datetime as dt
 import json
+import math
 from collections.abc import Mapping, Sequence
 from enum import Enum
 from typing import Any, Final
@@ -14,10 +15,14 @@ import click
 json_option: Final = click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 
 
+_DEEPEST: Final = 100
+
+
 def print_document(fields: Mapping[str, Any]) -> None:
     """Print a JSON object. Times are ISO 8601 in UTC, lengths of time are seconds.
 
-    All beyond ASCII is escaped: a text in it may hold what steers a terminal.
+    All beyond ASCII is escaped: a text in it may hold what steers a terminal. What JSON of the database says
+    beyond what readers of JSON take is a text: a number that no float holds, lists a hundred deep.
     """
     click.echo(json.dumps(_value(fields), indent=2))
 
@@ -27,7 +32,11 @@ def chosen_fields(row: object, names: Sequence[str]) -> dict[str, Any]:
     return {name: getattr(row, name) for name in names}
 
 
-def _value(value: Any) -> Any:
+def _value(value: Any, depth: int = 0) -> Any:
+    if depth > _DEEPEST and isinstance(value, (Mapping, list)):
+        return json.dumps(value, default=str)
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
     if isinstance(value, dt.datetime):
         return value.astimezone(dt.timezone.utc).isoformat(timespec="microseconds")
     if isinstance(value, dt.timedelta):
@@ -35,9 +44,9 @@ def _value(value: Any) -> Any:
     if isinstance(value, Enum):
         return value.value
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {each.name: _value(getattr(value, each.name)) for each in dataclasses.fields(value)}
+        return {each.name: _value(getattr(value, each.name), depth + 1) for each in dataclasses.fields(value)}
     if isinstance(value, Mapping):
-        return {str(name): _value(each) for name, each in value.items()}
+        return {str(name): _value(each, depth + 1) for name, each in value.items()}
     if isinstance(value, (list, tuple, set, frozenset)):
-        return [_value(each) for each in value]
+        return [_value(each, depth + 1) for each in value]
     return value

@@ -79,7 +79,7 @@ def _page(session: Session, model: type[JobMixin], where: JobFilter, cursor: str
     """A page, after as many looks as there is `PATIENCE` for; but one."""
     deadline = time.monotonic() + PATIENCE
     page = inspection.list_jobs(session, model, where, cursor=cursor, limit=limit)
-    while not page.complete and len(page.jobs) < limit and time.monotonic() < deadline:
+    while page.next and not page.complete and len(page.jobs) < limit and time.monotonic() < deadline:
         more = inspection.list_jobs(session, model, where, cursor=page.next, limit=limit - len(page.jobs))
         page = replace(more, jobs=page.jobs + more.jobs, looked_at=page.looked_at + more.looked_at)
     return page

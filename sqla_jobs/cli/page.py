@@ -104,5 +104,5 @@ def _time(text: Any) -> str:
     try:
         # PostgreSQL drops zeros at the end, which Python 3.10 wants to see.
         return moment(dt.datetime.fromisoformat(re.sub(r"\.\d+", lambda found: f"{found[0]:0<7}", text)))
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # the year 9999 of another zone may be 10000 in UTC
         return "?" if text is None else str(text)

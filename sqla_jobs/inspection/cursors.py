@@ -45,7 +45,7 @@ class Cursor:
         try:
             told = json.loads(base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)))
             cursor = cls._loaded(*told)
-        except (ValueError, TypeError, RecursionError):
+        except (ValueError, TypeError, OverflowError, RecursionError):
             raise InvalidFilter("cursor", text, expected) from None
         if cursor.order != order:
             raise InvalidFilter(
@@ -59,6 +59,7 @@ class Cursor:
             key = dt.datetime.fromisoformat(key)
             if key.tzinfo is None:
                 raise ValueError("naive")
+            key = key.astimezone(dt.timezone.utc)
         numbers = (job_id, priority) if isinstance(key, dt.datetime) else (key, job_id, priority)
         for number in numbers:
             if number is not None and (type(number) is not int or not -(2**63) <= number < 2**63):
@@ -67,4 +68,16 @@ class Cursor:
             raise ValueError("priority")
         if not isinstance(order, str) or not isinstance(tied, bool):
             raise TypeError("order")
-        return cls(order, key, job_id, priority, tied)
+        made = cls(order, key, job_id, priority, tied)
+        if not made._is_of_its_order():
+            raise ValueError("key")
+        return made
+
+    def _is_of_its_order(self) -> bool:
+        """Whether it has what a statement of that order compares with."""
+        if self.order == "newest":
+            return not (self.tied or isinstance(self.key, dt.datetime))
+        if self.order in ("queued", "running"):
+            known = isinstance(self.key, dt.datetime) and self.id is not None
+            return known and (self.order == "running" or self.priority is not None)
+        return isinstance(self.key, dt.datetime) or (self.key is None and not self.tied)

@@ -28,6 +28,9 @@ _UNPACKED: Final = 2_500
 MOST: Final = 1_000
 """Jobs of a page."""
 _MICROSECOND: Final = dt.timedelta(microseconds=1)
+_FIRST: Final = dt.datetime(1, 1, 2, tzinfo=dt.timezone.utc)
+_LAST: Final = dt.datetime(9999, 12, 30, tzinfo=dt.timezone.utc)
+"""What is shown of the infinities, and of all moments beyond."""
 
 
 @verb
@@ -247,6 +250,8 @@ class Walk:
             beyond = stop + 1 if line.descending else stop - 1
             return Page(jobs, str(Cursor(line.name, mark.key, beyond, None, True)), number, False)
         assert isinstance(mark.key, dt.datetime)
+        if mark.key <= _FIRST if line.descending else mark.key >= _LAST:  # beyond it is nothing
+            return Page(jobs, None, number, True)
         following = mark.key - _MICROSECOND if line.descending else mark.key + _MICROSECOND
         return Page(jobs, str(Cursor(line.name, following)), number, False)
 

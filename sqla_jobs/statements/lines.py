@@ -13,6 +13,7 @@ from sqlalchemy import (
     Select,
     Text,
     bindparam,
+    case,
     func,
     literal_column,
     select,
@@ -20,7 +21,7 @@ from sqlalchemy import (
     tuple_,
 )
 
-from sqla_jobs.statements.terms import rows, state
+from sqla_jobs.statements.terms import FIRST, LAST, rows, state
 
 MOMENT: Final = DateTime(timezone=True)
 FIRST_ID: Final = literal_column(f"'{-(2**63)}'", BigInteger)
@@ -88,9 +89,12 @@ def ends_of(line: Line) -> tuple[ColumnElement[Any], ColumnElement[Any], Any]:
 
 
 def start_of(line: Line) -> ColumnElement[Any]:
-    """The parameter ``p_from``, a key; null: the first."""
+    """The parameter ``p_from``, a key; null: the first. At a limit of `finite`: the infinity it was."""
     first, _, kind = ends_of(line)
-    return func.coalesce(bindparam("p_from", None, kind), first, type_=kind)
+    given = bindparam("p_from", None, kind)
+    if line.by_id:
+        return func.coalesce(given, first, type_=kind)
+    return case((given >= LAST, NEVER), (given <= FIRST, EVER), else_=func.coalesce(given, first, type_=kind))
 
 
 def reached(line: Line, key: Any, start: Any) -> ColumnElement[bool]:

@@ -18,6 +18,7 @@ from sqlalchemy import (
     Text,
     and_,
     bindparam,
+    case,
     func,
     literal_column,
     or_,
@@ -41,7 +42,7 @@ from sqla_jobs.statements.lines import (
     reached,
     start_of,
 )
-from sqla_jobs.statements.terms import Model, is_, job_table, once, rows, state
+from sqla_jobs.statements.terms import Model, finite, is_, job_table, once, rows, state
 
 
 @once
@@ -56,7 +57,9 @@ def edge(model: Model, line: Line, look: int) -> Executable:
     job = job_table(model)
     key = job.c[line.key].label("key")
     found = entries(job, line, look, key, start=start_of(line)).subquery("found")
-    ends = func.max(found.c.key), func.min(found.c.key)
+    ends: list[ColumnElement[Any]] = [func.max(found.c.key), func.min(found.c.key)]
+    if not line.by_id:
+        ends = [case((each.is_not(None), finite(each))) for each in ends]
     told = select(func.count(), *(ends if line.descending else reversed(ends)))
     return told.where(of_line(line, found))
 
@@ -90,7 +93,9 @@ def stretch(model: Model, line: Line, where: ColumnElement[bool] | None, limit: 
 def tied(model: Model, line: Line, key: Any) -> ColumnElement[bool]:
     """Whether a job is on the line, at this key: for a `stretch` by ids, so in forms that no index serves."""
     job = job_table(model)
-    conditions: list[ColumnElement[bool]] = [func.coalesce(job.c[line.key], NEVER, type_=MOMENT) == key]
+    conditions: list[ColumnElement[bool]] = [
+        finite(func.coalesce(job.c[line.key], NEVER, type_=MOMENT)) == key
+    ]
     if line.state is not None:
         conditions.append(job.c.state.op("||")(literal_column("''", Text)) == state(line.state))
     if line.of is not None:
@@ -145,7 +150,7 @@ def running_page(
     threads: it reads them all, but no more than ``look``, and sorts them. Index: ``ix_sqla_jobs_rescue``.
     """
     job = job_table(model)
-    began = func.coalesce(job.c.started_at, job.c.run_at, type_=MOMENT)
+    began = finite(func.coalesce(job.c.started_at, job.c.run_at, type_=MOMENT))
     some = (
         select(
             job.c.id,

@@ -174,12 +174,14 @@ def claimed(table: Table) -> list[ColumnElement[Any]]:
     return [forms.get(name, table.c[name]) for name in CLAIMED]
 
 
+FIRST: Final = literal_column("timestamptz '0001-01-02 UTC'", DateTime(timezone=True))
+LAST: Final = literal_column("timestamptz '9999-12-30 UTC'", DateTime(timezone=True))
+
+
 def finite(moment: ColumnElement[Any]) -> ColumnElement[dt.datetime]:
     """A moment that Python can hold, which no infinity is; of a null it makes the first."""
     zoned = DateTime(timezone=True)
-    first = literal_column("timestamptz '0001-01-02 UTC'", zoned)
-    last = literal_column("timestamptz '9999-12-30 UTC'", zoned)
-    return func.least(func.greatest(moment, first, type_=zoned), last, type_=zoned)
+    return func.least(func.greatest(moment, FIRST, type_=zoned), LAST, type_=zoned)
 
 
 def seconds(length: ColumnElement[Any]) -> ColumnElement[float | None]:
