@@ -35,7 +35,8 @@ def watch(model: type[JobMixin], tell: Told) -> Callable[[], None]:
     watchers.append(tell)
 
     def end() -> None:
-        watchers.remove(tell)
+        if tell in watchers:
+            watchers.remove(tell)
         if not watchers:
             _watchers.pop(model, None)
 

@@ -240,9 +240,9 @@ def test_show_of_none_is_exit_code_4(shell: Shell) -> None:
 
 
 def test_what_a_row_says_is_redacted_is_not_shown(shell: Shell) -> None:
-    shell.job(arguments={"card": "4111", "order": 1}, meta={"redact": ["card"]})
+    shell.job(arguments={"card": "4111-1111", "order": 1}, meta={"redact": ["card"]})
     for arguments in (["jobs", "show", "1"], ["jobs", "show", "1", "--json"], ["jobs", "list", "--json"]):
-        assert "4111" not in shell(*arguments).output
+        assert "4111-1111" not in shell(*arguments).output
     assert shell.json("jobs", "show", "1")["arguments"] == {"card": "[redacted]", "order": 1}
 
 
@@ -263,15 +263,15 @@ def test_what_the_application_redacts_now_is_not_shown(shell: Shell, tmp_path: P
     told = {
         "attempt": 1,
         "error": "ValueError",
-        "message": "card 4111 was refused",
-        "traceback": "card = '4111'",
+        "message": "card 4111-1111 was refused",
+        "traceback": "card = '4111-1111'",
     }
-    shell.job("pay", "failed", arguments={"card": "4111", "order": 1}, attempts=[told])
+    shell.job("pay", "failed", arguments={"card": "4111-1111", "order": 1}, attempts=[told])
     url = shell.database.url_string
     for options in ([], ["--json"]):
         told = run("jobs", "show", "1", "--app", "shop:jobs", *options, folder=tmp_path, DATABASE_URL=url)
         assert told.code == 0, told.errors
-        assert "4111" not in told.output
+        assert "4111-1111" not in told.output
         assert '"card": "[redacted]"' in told.output
         assert '"order": 1' in told.output
 

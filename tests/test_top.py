@@ -29,7 +29,7 @@ EVIL = "E'\\x1b[31mred\\x07\\x1b]0;title\\x07'"
 FAILED = """
     INSERT INTO sqla_jobs (task, queue, state, attempt, started_at, finished_at, arguments, attempts, meta)
     VALUES ('charge', 'cards', 'failed', 1, now() - interval '1 s', now(),
-            '{"order": 7, "card_number": "4111"}',
+            '{"order": 7, "card_number": "4111-1111"}',
             '[{"attempt": 1, "error": "ConnectionError", "message": "refused by peer",
                "traceback": "Traceback (most recent call last):\\n  File shop.py\\n"}]',
             '{"redact": ["card_number"]}')
@@ -80,7 +80,7 @@ def test_a_failed_job_is_seen_and_run_once_more(database: Database, tmp_path: Pa
         screen.wait_for("JOB 1")
         screen.wait_for(r'"card_number": "\[redacted\]"')
         screen.wait_for("Traceback \\(most recent call last\\)")
-        assert b"4111" not in screen.written
+        assert b"4111-1111" not in screen.written
         screen.press("ry")
         screen.wait_for("job 1 is queued")
         assert database.scalar("SELECT state FROM sqla_jobs") == "queued"
@@ -289,7 +289,8 @@ def test_what_a_task_hides_is_hidden_in_jobs_of_before_too(database: Database) -
     def charge(session: Session, order: int, card_number: str) -> None: ...
 
     database.execute(
-        """INSERT INTO sqla_jobs (task, arguments) VALUES ('charge', '{"order": 7, "card_number": "4111"}')"""
+        "INSERT INTO sqla_jobs (task, arguments) VALUES"
+        """ ('charge', '{"order": 7, "card_number": "4111-1111"}')"""
     )
     source = Source(database.engine, Job, jobs=jobs)
     seen = source.read(Wish(job=1)).detail

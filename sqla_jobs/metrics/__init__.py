@@ -1,6 +1,8 @@
 """Metrics and traces, of the extra ``metrics``: ``pip install 'sqla-jobs[metrics]'``.
 
 prometheus  Prometheus: counters and histograms of the runs of jobs
+meters      OpenTelemetry: the same, by its meters
+figures     what both count
 queues      what the queues hold, for a scrape
 labels      what may be a label
 endpoint    where Prometheus reads them
@@ -17,13 +19,15 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from sqla_jobs.metrics.endpoint import Endpoint as Endpoint
     from sqla_jobs.metrics.endpoint import check_free as check_free
+    from sqla_jobs.metrics.meters import OpenTelemetry as OpenTelemetry
     from sqla_jobs.metrics.prometheus import Prometheus as Prometheus
     from sqla_jobs.metrics.tracing import Tracing as Tracing
 
-__all__ = ["Endpoint", "Prometheus", "Tracing"]
+__all__ = ["Endpoint", "OpenTelemetry", "Prometheus", "Tracing"]
 
 _PLACES: Final = {
     "Endpoint": "endpoint",
+    "OpenTelemetry": "meters",
     "Prometheus": "prometheus",
     "Tracing": "tracing",
     "check_free": "endpoint",

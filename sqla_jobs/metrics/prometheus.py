@@ -13,7 +13,16 @@ from sqlalchemy import Engine
 from typing_extensions import Self
 
 from sqla_jobs import commits
-from sqla_jobs.errors import ConfigurationError, GiveBack, InvalidOption, Snooze, shown
+from sqla_jobs.errors import ConfigurationError, InvalidOption, shown
+from sqla_jobs.metrics.figures import (
+    BUCKETS,
+    COUNTERS,
+    GAUGES,
+    HISTOGRAMS,
+    QUEUE_FIGURES,
+    by_queue,
+    counter_of,
+)
 from sqla_jobs.metrics.labels import MOST_QUEUES, Labels
 from sqla_jobs.metrics.missing import missing
 from sqla_jobs.metrics.queues import Queues
@@ -27,50 +36,6 @@ try:
 except ImportError as error:
     raise missing("sqla_jobs.metrics.Prometheus", error) from error
 
-COUNTERS: Final = {
-    "enqueued": "Jobs that this process has enqueued, counted after the commit.",
-    "started": "Runs that have begun.",
-    "succeeded": "Runs that succeeded.",
-    "failed": "Runs after which a job failed for good.",
-    "retried": "Runs that failed, after which a job is tried again.",
-    "cancelled": "Runs that ended as cancelled.",
-    "snoozed": "Runs that a job ended by a Snooze.",
-    "given_back": "Runs that were ended for the worker's sake, and are no attempts.",
-    "lost": "Runs of which nothing is recorded: the claim was taken over, or the group ran again.",
-    "rescued": "Jobs that this process has taken from dead workers; also counted as failed or retried.",
-}
-"""What is counted, each by task and queue."""
-BUCKETS: Final = (
-    0.001,
-    0.005,
-    0.01,
-    0.05,
-    0.1,
-    0.5,
-    1.0,
-    5.0,
-    10.0,
-    30.0,
-    60.0,
-    300.0,
-    600.0,
-    1800.0,
-    3600.0,
-)
-"""Seconds: from a millisecond to an hour."""
-HISTOGRAMS: Final = {
-    "wait_seconds": "From when a job was due until it began.",
-    "run_seconds": "How long the task took, without the commit.",
-}
-GAUGES: Final = {
-    "running": "Jobs that run now, by task and queue.",
-    "worker_up": "Workers of this process that take jobs: 1, or 0 while it stops.",
-    "queues_up": "1 if the figures of queues are there; 0: the database is away, they are left out.",
-    "queue_depth": "Jobs that are queued and due, by queue; beyond a bound the bound.",
-    "queue_scheduled": "Jobs that wait for their time, by queue; beyond a bound the bound.",
-    "queue_oldest_seconds": "For how long the oldest job that is queued has been due, by queue.",
-    "queue_paused": "1 if the queue is paused.",
-}
 _BY: Final = ("task", "queue")
 
 _made: WeakKeyDictionary[CollectorRegistry, Prometheus] = WeakKeyDictionary()
@@ -201,17 +166,11 @@ class Prometheus:
         yield _gauge("queues_up", 0 if rows is None else 1)
         if rows is None:
             return
-        by_queue: dict[str, list[float]] = {}
-        for row in rows:
-            figures = by_queue.setdefault(self.labels.queue(row.name), [0, 0, 0, 0])
-            figures[0] += row.queued
-            figures[1] += row.scheduled
-            figures[2] = max(figures[2], row.oldest)
-            figures[3] = max(figures[3], row.paused)
-        for place, name in enumerate(("depth", "scheduled", "oldest_seconds", "paused")):
+        figures = by_queue(rows, self.labels)
+        for place, name in enumerate(QUEUE_FIGURES):
             family = _gauge(f"queue_{name}")
-            for queue, figures in by_queue.items():
-                family.add_metric([queue], figures[place])
+            for queue, values in figures.items():
+                family.add_metric([queue], values[place])
             yield family
 
 
@@ -221,22 +180,14 @@ class _Series:
     def __init__(self, of: Prometheus, task: str, queue: str) -> None:
         counters = dict(zip(COUNTERS, (each.labels(task, queue) for each in of._counters), strict=True))
         self.enqueued, self.started = counters["enqueued"], counters["started"]
-        self.rescued, self.lost = counters["rescued"], counters["lost"]
-        self.retried, self.snoozed = counters["retried"], counters["snoozed"]
-        self.given_back = counters["given_back"]
-        self._final = {state: counters[state.value] for state in JobState if state.is_final}
+        self.rescued = counters["rescued"]
+        self._counters = counters
         self.wait_seconds, self.run_seconds = (each.labels(task, queue) for each in of._histograms)
         self.running = of._running.labels(task, queue)
 
     def ended(self, state: JobState | None, error: BaseException | None) -> Counter:
         """What counts a run that ended so."""
-        if state is None:
-            return self.lost
-        if state in self._final:
-            return self._final[state]
-        if isinstance(error, GiveBack):
-            return self.given_back
-        return self.snoozed if isinstance(error, Snooze) else self.retried
+        return self._counters[counter_of(state, error)]
 
 
 class _Run:

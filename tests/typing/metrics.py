@@ -7,14 +7,15 @@ from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_jobs import Job, Jobs, Worker
-from sqla_jobs.metrics import Endpoint, Prometheus, Tracing
+from sqla_jobs.metrics import Endpoint, OpenTelemetry, Prometheus, Tracing
 
 
 def measured(jobs: Jobs[Job], engine: Engine, make: sessionmaker[Session]) -> None:
     metrics = Prometheus(jobs, engine, registry=CollectorRegistry(), queues=500)
     Prometheus(jobs)
     Prometheus(jobs, make)
-    Worker(jobs, engine, observers=[metrics, Tracing()])
+    Worker(jobs, engine, observers=[metrics, OpenTelemetry(jobs, make), Tracing()])
+    OpenTelemetry(engine)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Endpoint(9100, "0.0.0.0", metrics.registry).close()
     Prometheus(engine)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     Worker(jobs, engine, observers=metrics)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]

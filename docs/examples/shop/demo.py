@@ -151,13 +151,15 @@ class Demo:
         # Frozen first, so that what it runs cannot end between the look and the kill.
         victim.send(signal.SIGSTOP)
         self.until(lambda: self.number(BUSY_BACKENDS, **mine) == 0)
-        running = self.numbers(RUNNING_UNDER, **mine)
-        if not running:
+        if not self.numbers(RUNNING_UNDER, **mine):
             victim.send(signal.SIGCONT)
             return
         victim.send(signal.SIGKILL)
         victim.process.wait()
         self.killed_at = time.monotonic()
+        # What it had sent before it was frozen the server may have read only now.
+        self.until(lambda: self.number(BACKENDS, **mine) == 0)
+        running = self.numbers(LEFT_RUNNING, **mine)
         self.story.killed, self.story.running_at_kill = 1, running
         jobs = "1 job" if len(running) == 1 else f"{len(running)} jobs"
         self.say(f"[bold red]kill -9 {victim.pid}[/]: {victim.name} dies while it runs {jobs}")
@@ -236,10 +238,13 @@ STATES = "SELECT state, count(*) AS jobs FROM sqla_jobs GROUP BY state"
 FAILED_ATTEMPTS = "SELECT coalesce(sum(jsonb_array_length(attempts)), 0) FROM sqla_jobs"
 WORKING = "SELECT count(*) FROM sqla_jobs_workers WHERE died_at IS NULL"
 BUSY_BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name AND state = 'active'"
+BACKENDS = "SELECT count(*) FROM pg_stat_activity WHERE application_name = :name"
 RUNNING_UNDER = """
     SELECT job.id FROM sqla_jobs AS job JOIN sqla_jobs_workers AS worker ON worker.id = job.worker_id
     WHERE worker.pid = :pid AND job.state = 'running'
 """
+LEFT_RUNNING = f"{RUNNING_UNDER} UNION SELECT id FROM sqla_jobs WHERE crashes > 0"
+"""With those that are rescued already."""
 
 
 def main() -> int:
