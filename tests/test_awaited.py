@@ -87,6 +87,8 @@ VERBS: dict[str, tuple[Callable[[Session_], Any], Any]] = {
     "retry": (lambda s: sqla_jobs.retry(s, 1), "queued"),
     "jobs.retry": (lambda s: jobs.retry(s, 1), "queued"),
     "jobs.progress": (lambda s: jobs.progress(s, 1000), Progress(7, 10)),
+    "delete": (lambda s: sqla_jobs.delete(s, 1), "deleted"),
+    "jobs.delete": (lambda s: jobs.delete(s, 1), "deleted"),
     "prune": (lambda s: sqla_jobs.prune(s, older_than=dt.timedelta(0)), 1),
     "jobs.prune": (lambda s: jobs.prune(s, states=["failed"], limit=5), 0),
     "pause": (lambda s: sqla_jobs.pause(s, "mail"), True),
