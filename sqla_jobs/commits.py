@@ -54,7 +54,14 @@ def enqueued(session: Session, jobs: Iterable[JobMixin]) -> None:
     for job in jobs:
         if type(job) in _watchers:
             values = vars(job)
-            counts[type(job), values.get("task", ""), values.get("queue") or DEFAULT_QUEUE] += 1
+            counts[type(job), _text(values.get("task"), ""), _text(values.get("queue"), DEFAULT_QUEUE)] += 1
+
+
+def _text(value: object, default: str) -> str:
+    if value is None:
+        return default
+    # What the database computes is not known here, and is no key.
+    return value if isinstance(value, str) else "other"
 
 
 def keep(savepoint: SessionTransaction) -> None:

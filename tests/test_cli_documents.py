@@ -7,6 +7,7 @@ import os
 import re
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,7 +117,7 @@ def path(tmp_path: Path) -> str:
     """A PATH with this library's `sqla-jobs` in it."""
     program = tmp_path / "sqla-jobs"
     program.write_text(
-        f"#!/bin/sh\nPYTHONPATH={LIBRARY}:{ROOT} exec python -c "
+        f"#!/bin/sh\nPYTHONPATH={LIBRARY}:{ROOT} exec {sys.executable} -c "
         '\'from sqla_jobs.cli import main; main(prog_name="sqla-jobs")\' "$@"\n'
     )
     program.chmod(0o755)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import text
+from sqlalchemy import func, text
 from sqlalchemy.ext.asyncio import AsyncSession, create_async_engine
 from sqlalchemy.orm import Session, sessionmaker
 
@@ -195,6 +195,13 @@ def test_coroutines_are_counted_alike(jobs: Jobs[Job], database: Database, scrap
     assert found.counted(task="greet") == {"enqueued": 1, "started": 1, "succeeded": 1}
     assert found.counted(task="fail") == {"enqueued": 1, "started": 1, "failed": 1}
     assert found.value("running") == 0
+
+
+def test_a_queue_that_the_database_computes(jobs: Jobs[Job], database: Database, scraped: Metered) -> None:
+    with database.sessionmaker.begin() as session:
+        session.add(Job(task="elsewhere", queue=func.lower("MAIL")))
+        jobs.enqueue_many(session, [Job(task="elsewhere", queue=func.lower("MAIL"))])
+    assert scraped.scrape().value("enqueued_total", task="unknown") == 2
 
 
 def test_labels_are_bounded(jobs: Jobs[Job], database: Database) -> None:

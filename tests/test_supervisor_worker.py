@@ -30,7 +30,7 @@ def test_a_killed_process_is_replaced_and_jobs_go_on(folder: Path, database: Dat
         os.kill(pids(program)[0], signal.SIGKILL)
         until(program, r"worker \d+ started", 4)
         enqueue(database, "write", 4)
-        until(program, "succeeded$", 4)
+        until(program, r"succeeded \(", 4)
         program.send(signal.SIGTERM)
         assert program.wait() == 0
     assert {int(note) for (note,) in database.rows("SELECT note FROM effects")} <= set(pids(program)[2:])

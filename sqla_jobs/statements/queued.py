@@ -40,6 +40,7 @@ from sqla_jobs.statements.terms import (
     job_table,
     now,
     once,
+    one_of,
     queues,
     rows,
     state,
@@ -180,7 +181,7 @@ def claim(
     unlimited = [is_unlimited(picked)] if limited else []
     return (
         update(job)
-        .where(is_(job.c.id, picked.c.id), *unlimited)
+        .where(is_(job.c.id, picked.c.id), *one_of(picked), *unlimited)
         .values(run_under(job))
         .returning(*claimed(job), durable())
     )

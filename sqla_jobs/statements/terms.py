@@ -13,6 +13,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Float,
+    FromClause,
     Integer,
     Interval,
     Table,
@@ -123,8 +124,10 @@ def each_id() -> TableValuedAlias:
     return func.unnest(bindparam("ids", type_=ARRAY(BigInteger))).table_valued("id").render_derived("each")
 
 
-def one_of(each: TableValuedAlias) -> list[ColumnElement[bool]]:
-    """What leaves the planner a single row of `each_id`, for which the primary key is best: see among_claims.
+def one_of(each: FromClause) -> list[ColumnElement[bool]]:
+    """What leaves the planner a single row of `each_id`, or of the jobs that a claim has picked.
+
+    For that the primary key is best: see among_claims.
 
     A range of an unknown column does.
     """

@@ -156,11 +156,10 @@ class Demo:
             return
         victim.send(signal.SIGKILL)
         victim.process.wait()
-        self.killed_at = time.monotonic()
+        self.killed_at, self.story.killed = time.monotonic(), 1
         # What it had sent before it was frozen the server may have read only now.
         self.until(lambda: self.number(BACKENDS, **mine) == 0)
-        running = self.numbers(LEFT_RUNNING, **mine)
-        self.story.killed, self.story.running_at_kill = 1, running
+        self.story.running_at_kill = running = self.numbers(LEFT_RUNNING, **mine)
         jobs = "1 job" if len(running) == 1 else f"{len(running)} jobs"
         self.say(f"[bold red]kill -9 {victim.pid}[/]: {victim.name} dies while it runs {jobs}")
 
