@@ -216,7 +216,8 @@ def _feed_back(database: Database, slot: str) -> None:
     url = database.url.set(drivername="postgresql").update_query_dict({"replication": "true"})
     standby = pq.PGconn.connect(url.render_as_string(hide_password=False).encode())
     try:
-        at = database.scalar("SELECT pg_current_wal_lsn()::text")
+        # Not what is written: neighbours write more than is flushed yet, and behind that nothing can begin.
+        at = database.scalar("SELECT pg_current_wal_flush_lsn()::text")
         answer = standby.exec_(f"START_REPLICATION SLOT {slot} PHYSICAL {at}".encode())
         assert answer.status == pq.ExecStatus.COPY_BOTH, standby.get_error_message()
         snapshot = int(database.scalar("SELECT pg_snapshot_xmin(pg_current_snapshot())::text"))
