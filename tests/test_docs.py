@@ -22,6 +22,7 @@ import pytest
 from sqlalchemy import Connection, Engine, event
 from sqlalchemy.orm import close_all_sessions
 
+from sqla_jobs.metrics import Prometheus
 from tests.support.pages import Block, blocks, commands
 from tests.support.server import Database
 
@@ -54,7 +55,7 @@ def run_page(page: Path, database: Database, monkeypatch: pytest.MonkeyPatch, fo
     monkeypatch.setitem(sys.modules, module.__name__, module)
     monkeypatch.setenv("DATABASE_URL", database.url_string)
     monkeypatch.chdir(folder)
-    with engines_disposed():
+    with engines_disposed(), metrics_closed(module):
         for block in blocks(page):
             if block.language in PYTHON_LIKE or (block.language == "python" and block.info != "python"):
                 raise AssertionError(
@@ -92,6 +93,17 @@ def engines_disposed() -> Iterator[None]:
         close_all_sessions()
         for engine in used:
             engine.dispose()
+
+
+@contextmanager
+def metrics_closed(module: ModuleType) -> Iterator[None]:
+    """Take what a page counts out of the process's registry: it has room for one, and a test wants it."""
+    try:
+        yield
+    finally:
+        for made in vars(module).values():
+            if isinstance(made, Prometheus):
+                made.close()
 
 
 def check_commands(page: Path, main: click.Command) -> None:
