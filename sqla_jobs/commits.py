@@ -66,6 +66,8 @@ def _text(value: object, default: str) -> str:
 
 def keep(savepoint: SessionTransaction) -> None:
     """What was enqueued in a savepoint is part of what it stands in: it is released."""
+    if not _watchers:
+        return
     counts = _pending.pop(savepoint, None)
     if counts is not None and savepoint.parent is not None:
         _pending.setdefault(savepoint.parent, Counter()).update(counts)

@@ -173,7 +173,7 @@ class Jobs(Recurring[JobT]):
             retry: None: the default `RetryPolicy`.
             timeout: after so long a run is interrupted, and has failed; None: it may take any time, or with
                 ``group_commit`` a second.
-            group_commit: the fast lane: up to so many of its jobs, 1 to 50, are claimed, run and committed
+            group_commit: the fast lane: up to so many of its jobs, 1 to 200, are claimed, run and committed
                 together. For tasks that are short and have effects in this database only: after a crash
                 all of a group run again. None: each job has transactions of its own.
             retention: ``timedelta(0)``: a job is deleted, and not kept as ``succeeded``, by the commit of its

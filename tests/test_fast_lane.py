@@ -139,6 +139,19 @@ def test_jobs_are_the_application_s_own_class(database: Database) -> None:
     assert database.scalar("SELECT count(DISTINCT xmin::text) FROM apart.sqla_jobs WHERE attempt = 1") == 1
 
 
+def test_fifty_jobs_at_most_use_one_transaction(fast: Fast) -> None:
+    """Of those that do not touch it there may be more: PostgreSQL keeps 64 subtransactions at hand."""
+    idle = fast.task(lambda _: None, name="idle", group_commit=200)
+    use = fast.task(lambda session: session.execute(text("SELECT 1")), name="use", group_commit=200)
+    write = fast.task(leave_effect, name="write", group_commit=200)
+    jobs = [each for _ in range(30) for each in (idle, use, idle, write)]
+    ids = fast.enqueue(*[task.job() for task in [*jobs, *[idle] * 80]])
+    fast.drain()
+    # The hundredth is the 50th that uses it.
+    assert fast.groups() == [ids[:100], ids[100:]]
+    assert fast.effects() == ids[3:120:4]
+
+
 # -- outcomes --------------------------------------------------------------------------------------
 
 
@@ -248,17 +261,23 @@ def test_a_group_of_slow_jobs_ends_early(fast: Fast) -> None:
     [
         (1, 1, 0.001, 2),
         (2, 2, 0.001, 4),
-        (50, 50, 0.010, 50),
+        (200, 200, 0.010, 200),
         (8, 8, 0.040, 4),
         (8, 1, 0.100, 1),
         (4, 4, 0.0, 8),
-        (50, 50, 0.0, 50),
+        (200, 200, 0.0, 200),
     ],
 )
 def test_the_size_follows_how_long_the_jobs_take(size: int, jobs: int, seconds: float, then: int) -> None:
     pace = Pace(size)
-    pace.learn(jobs, seconds)
+    pace.learn(jobs, seconds, is_full=False)
     assert pace.size == then
+
+
+def test_what_a_transaction_has_no_room_for_is_not_locked_the_next_time() -> None:
+    pace = Pace(200)
+    pace.learn(70, 0.001, is_full=True)
+    assert pace.size == 70
 
 
 def test_a_worker_stops_after_its_number_of_jobs_in_the_middle_of_a_group(fast: Fast) -> None:
@@ -309,9 +328,9 @@ def test_a_hook_that_exits_ends_the_thread_after_all_were_told_of(fast: Fast) ->
 # -- what is refused ---------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("size", [0, -1, 51, 1.5, "9", True, [5]])
+@pytest.mark.parametrize("size", [0, -1, 201, 1.5, "9", True, [5]])
 def test_a_size_that_cannot_be(size: Any) -> None:
-    with pytest.raises(InvalidOption, match=r"^group_commit .*; expected a whole number from 1 to 50$"):
+    with pytest.raises(InvalidOption, match=r"^group_commit .*; expected a whole number from 1 to 200$"):
         Jobs().task(name="t", group_commit=size)(leave_effect)
 
 

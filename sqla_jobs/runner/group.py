@@ -25,13 +25,13 @@ from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run, told
 from sqla_jobs.runner.sessions import apart, discard
 from sqla_jobs.scope import GroupScope, Interrupter
 from sqla_jobs.statements import Filter
-from sqla_jobs.tasks import RunningJob, Watch, running
+from sqla_jobs.tasks import GROUP_SIZES, RunningJob, Watch, running
 
 log = logging.getLogger("sqla_jobs")
 
 BUDGET: Final = 0.020
 """Seconds after which a group takes no further job: as long others may wait for what it has locked."""
-_STEPS: Final = (49, 32, 16, 8, 4, 2, 1)
+_STEPS: Final = (199, 99, 49, 32, 16, 8, 4, 2, 1)
 """How many jobs are asked for at once. A statement's LIMIT is part of its text; so there are few texts."""
 
 
@@ -44,10 +44,14 @@ class Pace:
     alone: int = 0
     """How many of the next jobs are to run in the ordinary lane, each by itself, because a group failed."""
 
-    def learn(self, jobs: int, seconds: float) -> None:
-        """A group of so many jobs took so long to run."""
+    def learn(self, jobs: int, seconds: float, *, is_full: bool) -> None:
+        """A group of so many jobs took so long to run.
+
+        Parameters:
+            is_full: its transaction would have taken no more of them, however much time was left.
+        """
         fits = int(BUDGET * jobs / seconds) if seconds else self.size * 2
-        self.size = max(1, min(fits, self.size * 2, 50))
+        self.size = max(1, min(fits, jobs if is_full else self.size * 2, GROUP_SIZES[-1]))
 
 
 class _First(NamedTuple):
@@ -193,7 +197,7 @@ class Groups:
             try:
                 began = time.monotonic()
                 self._run_all(scope, session, jobs, done, pace)
-                pace.learn(max(1, len(done)), time.monotonic() - began)
+                pace.learn(max(1, len(done)), time.monotonic() - began, is_full=scope.is_full)
                 if scope.is_worn:
                     pace.size = 1
                 scope.close()
@@ -233,7 +237,10 @@ class Groups:
         for job in jobs:
             most = min(most, self._registry.fast.get(job.task, 1))
             if done and not (
-                len(done) < most and time.monotonic() < end and self._may_go_on() and not scope.is_worn
+                len(done) < most
+                and time.monotonic() < end
+                and self._may_go_on()
+                and not (scope.is_worn or scope.is_full)
             ):
                 return
             # In a context of its own: what a job sets in a contextvar does not leak into the next.

@@ -12,8 +12,10 @@ from typing import Any
 from weakref import WeakSet
 
 import psycopg
+from psycopg import generators
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus, PipelineStatus, TransactionStatus
+from psycopg.pq.abc import PGresult
 from sqlalchemy import Connection, Dialect
 
 _opening: WeakSet[Connection] = WeakSet()
@@ -47,10 +49,31 @@ def releasing(connections: Iterable[Connection]) -> Iterator[None]:
 
 def send(driver: psycopg.Connection[Any], sql: str) -> psycopg.Error | None:
     """Send a simple query; returns what the server refused it with."""
-    answer = driver.pgconn.exec_(sql.encode())
-    if answer.status == ExecStatus.COMMAND_OK:
+    return _refusal(driver, driver.pgconn.exec_(sql.encode()))
+
+
+def post(driver: psycopg.Connection[Any], sql: str) -> None:
+    """Send a simple query, and do not wait: nothing else may be sent before `answer`.
+
+    Raises:
+        psycopg.Error: it could not be sent.
+    """
+    driver.pgconn.send_query(sql.encode())
+
+
+def answer(driver: psycopg.Connection[Any]) -> psycopg.Error | None:
+    """Wait for the end of what was posted; returns what the server refused it with."""
+    # All other threads would wait, too, if this one did in get_result().
+    for result in driver.wait(generators.execute(driver.pgconn)):
+        if (refusal := _refusal(driver, result)) is not None:
+            return refusal
+    return None
+
+
+def _refusal(driver: psycopg.Connection[Any], result: PGresult) -> psycopg.Error | None:
+    if result.status == ExecStatus.COMMAND_OK:
         return None
-    refusal = error_from_result(answer)
+    refusal = error_from_result(result)
     # As the driver says it of a connection that is gone.
     return psycopg.OperationalError(str(refusal)) if driver.closed else refusal
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 from weakref import WeakSet
 
+import psycopg
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, Dialect, Engine, Transaction, event
 from sqlalchemy.exc import InvalidRequestError
@@ -110,7 +111,10 @@ class Connections:
 
     def are(self, status: TransactionStatus) -> bool:
         """Whether any of them is in this state, by the driver's own knowledge."""
-        return any(status_of(connection) == status for connection in self)
+        for connection in self._found:  # often, and mostly there is one
+            if status_of(connection) == status and connection not in self.refused:
+                return True
+        return False
 
     def is_lost(self, connection: Connection) -> bool:
         """Whether the transaction in which the job came to it is not its transaction any more."""
@@ -153,8 +157,10 @@ def status_of(connection: Connection) -> int | None:
     """The transaction's status as psycopg knows it; None: the connection is gone, or of another driver."""
     if connection.closed or connection.invalidated:
         return None
-    info = getattr(connection.connection.dbapi_connection, "info", None)
-    return getattr(info, "transaction_status", None)
+    driver = connection.connection.driver_connection
+    if not isinstance(driver, (psycopg.Connection, psycopg.AsyncConnection)):
+        return None
+    return driver.pgconn.transaction_status
 
 
 def refuse_driver(dialect: Dialect) -> None:

@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session, SessionTransaction
 from sqla_jobs import commits, lifecycle
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.models import JobMixin
-from sqla_jobs.scope.beneath import opens, releasing, send
+from sqla_jobs.scope.beneath import answer, opens, post, releasing
 from sqla_jobs.scope.connections import refuse_level
 from sqla_jobs.scope.contained import GONE, Containment, escape, line
 from sqla_jobs.scope.interrupts import Interrupter
@@ -30,12 +30,18 @@ _OF_ITS_STATE: Final = {"identity_map", "_new", "_deleted", "_transaction", "_ne
 """Attributes of a Session that SQLAlchemy changes as it goes."""
 
 
+WRITING: Final = 50
+"""How many jobs may use one transaction. PostgreSQL keeps up to 64 subtransactions of it at hand; with more,
+every snapshot of everybody else has to look them up."""
+
+
 class GroupScope(Containment):
     """The stay of several jobs in a worker's Session, whose transaction has locked their rows.
 
     The savepoint stays from job to job. After one that has sent anything it is renewed, in one round trip:
-    what is released can be rolled back no more, and what is sent next can. One that has sent nothing costs
-    nothing. It keeps SQLAlchemy's own name for it, so that what the Session knows of it stays true.
+    what is released can be rolled back no more, and what is sent next can. Nobody waits for the answer before
+    the next job begins: until then there is enough to do. One that has sent nothing costs nothing. It keeps
+    SQLAlchemy's own name for it, so that what the Session knows of it stays true.
 
     Parameters:
         session: of a sessionmaker, in the transaction.
@@ -44,9 +50,12 @@ class GroupScope(Containment):
     def __init__(self, session: Session, model: type[JobMixin]) -> None:
         super().__init__(session, model, owned=True)
         self._drivers: dict[Connection, psycopg.Connection[Any]] = {}
+        self._unanswered: list[psycopg.Connection[Any]] = []
+        """Those that the savepoint is being renewed on."""
         self._used = False
         self.is_worn = False
         """Whether a job has left something in Session or transaction that the next one must not meet."""
+        self._kept = 0
         home = session.connection(bind_arguments=lifecycle.target(model))
         self._enter()
         opens(home)
@@ -72,6 +81,11 @@ class GroupScope(Containment):
         self._info = dict(session.info) if "info" in self._found else None
         self._listeners = _listeners(session)
 
+    @property
+    def is_full(self) -> bool:
+        """Whether as many jobs have used the transaction as may."""
+        return self._kept >= WRITING
+
     def expect(self, interrupter: Interrupter) -> None:
         """The next job comes, and may be ended by this."""
         self._interrupter = interrupter
@@ -84,6 +98,7 @@ class GroupScope(Containment):
         Raises:
             JobEscaped: the transaction is not ours any more, and with it all that the group has done.
         """
+        self._await_renewal()
         self._used = False
         untouched = False
 
@@ -118,6 +133,7 @@ class GroupScope(Containment):
 
     def close(self) -> None:
         """The Session's own methods again; what the jobs have done is part of its transaction."""
+        self._await_renewal()
         self.release()  # first: what ends the savepoint now is not a job
         with releasing(self._base.on):
             self._base.nested.commit()
@@ -150,17 +166,18 @@ class GroupScope(Containment):
                 # What this job has made is not the next one's to take back.
                 nested._take_snapshot()
         own = vars(session)
-        for name in own.keys() - self._found.keys():
-            del own[name]
-        for name, value in self._attributes:
-            if own.get(name, own) is not value:
-                own[name] = value
+        if own != self._found:  # in most cases nothing was changed
+            for name in own.keys() - self._found.keys():
+                del own[name]
+            for name, value in self._attributes:
+                if own.get(name, own) is not value:
+                    own[name] = value
+            self._found = dict(own)
         if self._info is not None:
             session.info.clear()
             session.info.update(self._info)
         # It shall be called at the commit, and by no other job.
         self.is_worn |= _listeners(session) != self._listeners
-        self._found = dict(own)
 
     def _see_that_it_is_ours(self, ran: Ran) -> None:
         if (problem := self._problem()) is not None:
@@ -172,11 +189,11 @@ class GroupScope(Containment):
             if self._mark is not self._base:
                 self._mark.nested.commit()
                 self._mark = self._base
+            self._kept += 1
             for connection, standing in self._base.on.items():
-                name = standing._savepoint
-                refusal = send(self._drivers[connection], f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}")
-                if refusal is not None:
-                    escape(f"the job's savepoint could not be released: {line(refusal)}", None)
+                name, driver = standing._savepoint, self._drivers[connection]
+                post(driver, f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}")
+                self._unanswered.append(driver)
             # The Session takes it for the one that it was, and would forget them with the next job's.
             commits.keep(self._base.nested)
         except psycopg.Error as error:
@@ -184,6 +201,12 @@ class GroupScope(Containment):
         except Exception as error:
             return Ran(error=error)
         return ran
+
+    def _await_renewal(self) -> None:
+        while self._unanswered:
+            refusal = answer(self._unanswered.pop())
+            if refusal is not None:
+                escape(f"the savepoint of a job could not be released: {line(refusal)}", None)
 
     def _take_back(self, error: BaseException) -> None:
         """Let nothing of what the job has done stay."""

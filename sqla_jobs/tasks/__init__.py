@@ -25,7 +25,7 @@ from sqla_jobs.tasks.limits import Limit
 from sqla_jobs.tasks.many import enqueue_many
 from sqla_jobs.tasks.meta import meta_text
 from sqla_jobs.tasks.observed import Observer, Run, Tracing, Watch, Watching, check_observer
-from sqla_jobs.tasks.options import UNSET, Missing, Options, check_queues
+from sqla_jobs.tasks.options import GROUP_SIZES, UNSET, Missing, Options, check_queues
 from sqla_jobs.tasks.recurring import Recurring
 from sqla_jobs.tasks.redacted import redaction
 from sqla_jobs.tasks.registry import ByName, Registry
@@ -43,6 +43,7 @@ from sqla_jobs.tasks.task import Task
 from sqla_jobs.tasks.unique import By, Scope
 
 __all__ = [
+    "GROUP_SIZES",
     "OWN_QUEUE",
     "PRUNE",
     "UNSET",

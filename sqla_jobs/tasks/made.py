@@ -39,12 +39,18 @@ class _Quick:
         self._new: Callable[[], Any] = manager.new_instance
         self._before = dict.fromkeys(names, NO_VALUE)
         self._of_model: Any = manager.dispatch
-        self._of_values = [manager[name].dispatch for name in names]
+        of_values = [manager[name].dispatch for name in names]
+        self._of_values = [(each, each.set) for each in of_values]
+        # Who listens to every attribute of every model is in one collection of all these.
+        self._of_all = list({id(each.set.parent_listeners): each.set for each in of_values}.values())
 
     def is_heard(self) -> bool:
         """Whether somebody listens to objects that are made, or to values that are set."""
         # One listener is the mapper's own, which configures it.
-        return len(self._of_model.init) != 1 or any(each.set for each in self._of_values)
+        if len(self._of_model.init) != 1 or any(self._of_all):
+            return True
+        # A first listener of one attribute comes into a collection that is put in the place of this one.
+        return any(dispatch.set is not before and dispatch.set for dispatch, before in self._of_values)
 
     def make(self, values: dict[str, Any]) -> Any:
         """The object, with the history of one whose values were set."""

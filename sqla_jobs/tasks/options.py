@@ -15,9 +15,8 @@ from sqla_jobs.tasks.unique import Unique, split
 
 _SMALLINT: Final = range(-32_768, 32_768)
 _MOST_ATTEMPTS: Final = 2**31 - 1
-_GROUP: Final = range(1, 51)
-"""PostgreSQL keeps up to 64 subtransactions of a transaction at hand; with more, every snapshot of everybody
-else has to look them up."""
+GROUP_SIZES: Final = range(1, 201)
+"""How many jobs may share a transaction."""
 GROUP_TIMEOUT: Final = dt.timedelta(seconds=1)
 """How long a run may take that others wait for."""
 _LONGEST_DELAY: Final = dt.timedelta(days=36_525)
@@ -145,7 +144,7 @@ def check_missing(on_missing: object) -> None:
 def check_group(size: object) -> None:
     """Raise InvalidOption if so many jobs cannot share a transaction; None: each has its own."""
     if size is not None:
-        _check_number("group_commit", size, _GROUP)
+        _check_number("group_commit", size, GROUP_SIZES)
 
 
 def check_retention(retention: object) -> None:

@@ -123,7 +123,7 @@ class Registry(Generic[JobT]):
         Parameters:
             name: None: ``<module>.<qualname>``.
             timeout: how long a run may take; None: as long as it wants, or with ``group_commit`` a second.
-            group_commit: how many of its jobs may share a transaction, 1 to 50; None: each has its own.
+            group_commit: how many of its jobs may share a transaction, 1 to 200; None: each has its own.
             retention: zero: its jobs are deleted when they have succeeded; None: they are kept.
             on_missing: what becomes of a job whose mapped objects are gone.
             result: whether what it returns is kept, by its return annotation.

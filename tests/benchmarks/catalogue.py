@@ -91,7 +91,7 @@ _ALL = [
     Variant(
         "sqla_jobs fast lane",
         OURS,
-        {"group_commit": 50},
+        {"group_commit": 100},
         16_000,
         6_000,
         family="sqla_jobs",
@@ -100,7 +100,7 @@ _ALL = [
     Variant(
         "sqla_jobs fast lane t=2",
         OURS,
-        {"group_commit": 50, "threads": 2},
+        {"group_commit": 100, "threads": 2},
         16_000,
         6_000,
         family="sqla_jobs",

@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session
 
 from sqla_jobs import Finished, Job, Jobs, Task, current_job
 from sqla_jobs.runner import Pace, group
+from sqla_jobs.tasks import GROUP_SIZES
 from sqla_jobs.worker import hands
 from tests.support.models import Effect
 from tests.support.server import Database
@@ -27,7 +28,7 @@ def unhurried(budget: float = 600.0) -> Iterator[None]:
     """Groups as large as may be from the first one on, with so many seconds."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(group, "BUDGET", budget)
-        patch.setattr(hands, "Pace", partial(Pace, size=50))
+        patch.setattr(hands, "Pace", partial(Pace, size=GROUP_SIZES[-1]))
         yield
 
 
