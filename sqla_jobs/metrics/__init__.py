@@ -2,6 +2,7 @@
 
 prometheus  Prometheus: counters and histograms of the runs of jobs
 meters      OpenTelemetry: the same, by its meters
+counted     of which registry, for which workers: what both have in common
 figures     what both count
 queues      what the queues hold, for a scrape
 labels      what may be a label

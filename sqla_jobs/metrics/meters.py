@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any, Final
 
 from sqlalchemy import Engine
 
 from sqla_jobs import commits
-from sqla_jobs.errors import InvalidOption, shown
+from sqla_jobs.metrics.counted import Counted, Timed
 from sqla_jobs.metrics.figures import (
     BUCKETS,
     COUNTERS,
@@ -20,11 +19,10 @@ from sqla_jobs.metrics.figures import (
     by_queue,
     counter_of,
 )
-from sqla_jobs.metrics.labels import MOST_QUEUES, Labels
+from sqla_jobs.metrics.labels import MOST_QUEUES
 from sqla_jobs.metrics.missing import missing
-from sqla_jobs.metrics.queues import Queues
 from sqla_jobs.outcome import JobState
-from sqla_jobs.tasks import Registry, RunningJob, Sessions, sessions_of
+from sqla_jobs.tasks import Registry, RunningJob, Sessions
 
 try:
     from opentelemetry.metrics import CallbackOptions, MeterProvider, Observation, get_meter
@@ -34,7 +32,7 @@ except ImportError as error:
 _SECONDS: Final = "_seconds"
 
 
-class OpenTelemetry:
+class OpenTelemetry(Counted):
     """Counts the jobs of a registry, by OpenTelemetry: what `Prometheus` does, under names with dots.
 
     It counts what this process enqueues from the moment that it is made, and what a worker runs that it is
@@ -61,16 +59,7 @@ class OpenTelemetry:
         meter_provider: MeterProvider | None = None,
         queues: int = MOST_QUEUES,
     ) -> None:
-        if not isinstance(jobs, Registry):
-            raise InvalidOption(
-                f"jobs {shown(jobs)}; expected the Jobs of the application: OpenTelemetry(jobs)"
-            )
-        if type(queues) is not int or queues < 1:
-            raise InvalidOption(f"queues is {shown(queues)}; expected a whole number from 1 up")
-        self._labels = Labels(jobs.tasks, queues)
-        given = jobs.sessionmaker if sessions is None else sessions
-        self._queues = None if given is None else Queues(jobs.model, sessions_of(given))
-        self._states: list[Callable[[], str]] = []
+        super().__init__(jobs, sessions, queues)
         meter = get_meter("sqla_jobs", meter_provider=meter_provider)
         self._counters = {
             name: meter.create_counter(f"sqla_jobs.{name}", "1", text) for name, text in COUNTERS.items()
@@ -95,7 +84,7 @@ class OpenTelemetry:
     def close(self) -> None:
         """Count no more of what is enqueued, and look at no queue."""
         self._unwatch()
-        self._queues = None
+        self.look_at(None)
 
     # -- what an observer is told --------------------------------------------------------------------
 
@@ -112,10 +101,6 @@ class OpenTelemetry:
         attributes = self._attributes(job.task, job.queue)
         self._counters["rescued"].add(1, attributes)
         self._counters[counter_of(state, error)].add(1, attributes)
-
-    def joins(self, state: Callable[[], str]) -> None:
-        """A worker starts."""
-        self._states = [each for each in self._states if each() != "stopped"] + [state]
 
     def ends(self, attributes: dict[str, str], counter: str, seconds: float | None) -> None:
         """A run is over.
@@ -134,43 +119,35 @@ class OpenTelemetry:
             self._counters["enqueued"].add(number, self._attributes(task, queue))
 
     def _attributes(self, task: str, queue: str) -> dict[str, str]:
-        own = self._labels
+        own = self.labels
         return {"sqla_jobs.task": own.task(task), "messaging.destination.name": own.queue(queue)}
 
     # -- what is collected ---------------------------------------------------------------------------
 
     def _workers_up(self, _: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(sum(state() == "running" for state in self._states))]
+        return [Observation(self.workers_up())]
 
     def _of_queues(self, place: int, _: CallbackOptions) -> Iterable[Observation]:
         rows = None if self._queues is None else self._queues.rows()
-        figures = by_queue(rows or (), self._labels)
+        figures = by_queue(rows or (), self.labels)
         return [
             Observation(values[place], {"messaging.destination.name": queue})
             for queue, values in figures.items()
         ]
 
 
-class _Run:
+class _Run(Timed):
     """One run of a job."""
 
-    __slots__ = ("_attributes", "_began", "_ended", "_of")
+    __slots__ = ("_attributes", "_of")
 
     def __init__(self, of: OpenTelemetry, attributes: dict[str, str]) -> None:
+        super().__init__()
         self._of = of
         self._attributes = attributes
-        self._began = self._ended = 0.0
-
-    def enter(self) -> None:
-        self._began = self._began or time.monotonic()
-
-    def leave(self) -> None:
-        self._ended = time.monotonic()
 
     def over(self, state: JobState | None, error: BaseException | None) -> None:
-        # One that cannot be interrupted has not left when its end is recorded in its stead.
-        seconds = (self._ended or time.monotonic()) - self._began if self._began else None
-        self._of.ends(self._attributes, counter_of(state, error), seconds)
+        self._of.ends(self._attributes, counter_of(state, error), self.seconds)
 
 
 def _dotted(name: str) -> str:

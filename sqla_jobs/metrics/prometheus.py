@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -13,7 +12,8 @@ from sqlalchemy import Engine
 from typing_extensions import Self
 
 from sqla_jobs import commits
-from sqla_jobs.errors import ConfigurationError, InvalidOption, shown
+from sqla_jobs.errors import ConfigurationError
+from sqla_jobs.metrics.counted import Counted, Timed
 from sqla_jobs.metrics.figures import (
     BUCKETS,
     COUNTERS,
@@ -23,11 +23,10 @@ from sqla_jobs.metrics.figures import (
     by_queue,
     counter_of,
 )
-from sqla_jobs.metrics.labels import MOST_QUEUES, Labels
+from sqla_jobs.metrics.labels import MOST_QUEUES
 from sqla_jobs.metrics.missing import missing
-from sqla_jobs.metrics.queues import Queues
 from sqla_jobs.outcome import JobState
-from sqla_jobs.tasks import Registry, RunningJob, Sessions, sessions_of
+from sqla_jobs.tasks import Registry, RunningJob, Sessions
 
 try:
     from prometheus_client import REGISTRY, CollectorRegistry, Counter, Gauge, Histogram
@@ -41,7 +40,7 @@ _BY: Final = ("task", "queue")
 _made: WeakKeyDictionary[CollectorRegistry, Prometheus] = WeakKeyDictionary()
 
 
-class Prometheus:
+class Prometheus(Counted):
     """Counts the jobs of a registry, for Prometheus.
 
     It counts what this process enqueues from the moment that it is made, and what a worker runs that it is
@@ -67,20 +66,13 @@ class Prometheus:
         registry: CollectorRegistry | None = None,
         queues: int = MOST_QUEUES,
     ) -> None:
-        if not isinstance(jobs, Registry):
-            raise InvalidOption(f"jobs {shown(jobs)}; expected the Jobs of the application: Prometheus(jobs)")
-        if type(queues) is not int or queues < 1:
-            raise InvalidOption(f"queues is {shown(queues)}; expected a whole number from 1 up")
-        self.jobs = jobs
+        super().__init__(jobs, sessions, queues)
         self.registry = REGISTRY if registry is None else registry
         if self.registry in _made:
             raise ConfigurationError(
                 "this CollectorRegistry has the metrics of a Prometheus already; expected one for each:"
                 " use that one, or give this one its own: Prometheus(jobs, registry=CollectorRegistry())"
             )
-        self.labels = Labels(jobs.tasks, queues)
-        self._queues: Queues | None = None
-        self.look_at(jobs.sessionmaker if sessions is None else sessions)
         names = {f"sqla_jobs_{name}": text for name, text in COUNTERS.items()}
         self._counters = [Counter(name, text, _BY, registry=None) for name, text in names.items()]
         self._histograms = [
@@ -88,7 +80,6 @@ class Prometheus:
             for name, text in HISTOGRAMS.items()
         ]
         self._running = Gauge("sqla_jobs_running", GAUGES["running"], _BY, registry=None)
-        self._states: list[Callable[[], str]] = []
         self._series: dict[tuple[str, str], _Series] = {}
         self._lock = threading.Lock()
         self._collectors = [*self._counters, *self._histograms, self._running, _Live(self)]
@@ -106,10 +97,6 @@ class Prometheus:
         if made._queues is None:
             made.look_at(sessions)
         return made
-
-    def look_at(self, sessions: Sessions | Engine | None) -> None:
-        """Where the queues are looked at from now on; None: nowhere."""
-        self._queues = None if sessions is None else Queues(self.jobs.model, sessions_of(sessions))
 
     def close(self) -> None:
         """Count no more, and leave the CollectorRegistry."""
@@ -135,10 +122,6 @@ class Prometheus:
         series.rescued.inc()
         series.ended(state, error).inc()
 
-    def joins(self, state: Callable[[], str]) -> None:
-        """A worker starts."""
-        self._states = [each for each in self._states if each() != "stopped"] + [state]
-
     def _enqueued(self, numbers: Mapping[tuple[str, str], int]) -> None:
         for (task, queue), number in numbers.items():
             self._of(task, queue).enqueued.inc(number)
@@ -152,10 +135,6 @@ class Prometheus:
         return found
 
     # -- what is scraped -----------------------------------------------------------------------------
-
-    def workers_up(self) -> int:
-        """How many workers of this process take jobs."""
-        return sum(state() == "running" for state in self._states)
 
     def live(self) -> Iterator[GaugeMetricFamily]:
         """The gauges that are read at the moment of a scrape."""
@@ -190,28 +169,22 @@ class _Series:
         return self._counters[counter_of(state, error)]
 
 
-class _Run:
+class _Run(Timed):
     """One run of a job."""
 
-    __slots__ = ("_began", "_ended", "_series")
+    __slots__ = ("_series",)
 
     def __init__(self, series: _Series) -> None:
+        super().__init__()
         self._series = series
-        self._began = self._ended = 0.0
-
-    def enter(self) -> None:
-        self._began = self._began or time.monotonic()
-
-    def leave(self) -> None:
-        self._ended = time.monotonic()
 
     def over(self, state: JobState | None, error: BaseException | None) -> None:
         series = self._series
         series.running.dec()
         series.ended(state, error).inc()
-        if self._began:
-            # One that cannot be interrupted has not left when its end is recorded in its stead.
-            series.run_seconds.observe((self._ended or time.monotonic()) - self._began)
+        seconds = self.seconds
+        if seconds is not None:
+            series.run_seconds.observe(seconds)
 
 
 class _Live(Collector):
