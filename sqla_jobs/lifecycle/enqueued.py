@@ -68,7 +68,7 @@ def enqueue_many(session: Session, model: Model, jobs: Sequence[JobMixin], tell:
     except _NotInLists:
         return _flush_copies(session, jobs)
     statement = statements.enqueue_many(model, sources)
-    ids = connection.execute(statement, {**parameters, "p_number": len(jobs)}).scalars().all()
+    ids = connection.execute(statement, {**parameters, "p_number": len(jobs)}).scalar_one() or []
     if len(ids) != len(jobs):
         raise EnqueueError(
             f"{len(jobs)} jobs were to be enqueued, but the table took {len(ids)} rows; expected all: a"

@@ -109,7 +109,7 @@ Source: TypeAlias = "Literal['one', 'each', 'each_else', 'json', 'json_else', 'm
 
 
 def enqueue_many(model: Model, sources: Sequence[tuple[str, Source]], unique: bool = False) -> Executable:
-    """Insert jobs, and return their ids in any order: sorted they are in the order of the jobs.
+    """Insert jobs, and return a list of their ids in any order: sorted they are in the order of the jobs.
 
     A sequence gives its numbers in the order of the SELECT: its ORDER BY is below the target list of the
     INSERT, where the identity column's default is (Tom Lane: postgresql.org/message-id/29386.1528813619@
@@ -119,7 +119,7 @@ def enqueue_many(model: Model, sources: Sequence[tuple[str, Source]], unique: bo
     Locks nothing but the new rows; the parameter ``p_number`` is how many there are.
 
     Parameters:
-        unique: jobs whose unique keys others hold are left out, and the keys returned beside the ids. Waits
+        unique: jobs whose unique keys others hold are left out, and rows of an id and a key returned. Waits
             for transactions that are about to take one of them, or to let go of it. Index:
             ``uq_sqla_jobs_unique_key``.
     """
@@ -136,7 +136,10 @@ def _built(model: Model, sources: tuple[tuple[str, Source], ...], unique: bool) 
     made = insert(table).from_select([name for name, _ in sources], chosen)
     if unique:
         return _or_nothing(made, table).returning(table.c.id, table.c.unique_key)
-    return made.returning(table.c.id)
+    # One array: of ten thousand rows the driver makes as many tuples, which sends Python's garbage collector
+    # through all the jobs that the caller has just made.
+    rows = made.returning(table.c.id).cte("made")
+    return select(func.array_agg(rows.c.id))
 
 
 def _or_nothing(made: Insert, table: Table) -> Insert:
