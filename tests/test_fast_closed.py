@@ -12,7 +12,7 @@ from sqlalchemy import text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, lifecycle, statements
-from sqla_jobs.lifecycle import Claimed
+from sqla_jobs.lifecycle import Claimed, Mark
 from tests.support.server import Database
 from tests.support.verbs import MINUTE, NOW, SECOND, WORKER, add, employ, row
 
@@ -41,8 +41,13 @@ def claim(session: Session, **options: Any) -> tuple[Claimed, bool] | None:
 
 def is_closed(session: Session) -> bool:
     job = add(session, task="fast")
+    employ(session)
+    group = lifecycle.claim_group(
+        session.connection(), Job, WORKER, None, ["fast"], 8, Mark(0, NOW, job.id - 1), now=NOW
+    )
     found = claim(session)
     assert found is not None
+    assert [each.id for each in group] == ([] if found[1] else [job.id])
     assert found[0].id == job.id
     state, attempt, number = session.execute(text("SELECT state, attempt, claim FROM sqla_jobs")).one()
     # What is to be counted is counted before the job runs; in the fast lane nothing is.

@@ -55,6 +55,10 @@ def join(limit: int, queues: list[str] | None = None, *, fast: str = TASK) -> Ve
     return lambda session: lifecycle.join(session.connection(), Job, held(), queues, [fast], limit)
 
 
+def group(limit: int, queues: list[str] | None = None, *, fast: str = TASK) -> Verb:
+    return lambda session: lifecycle.claim_group(session.connection(), Job, 7, queues, [fast], limit, FIRST)
+
+
 def finish_group(number: int, outcome: Outcome = SUCCEEDED) -> Verb:
     done = [held(i) for i in range(1, number + 1)]
     return lambda session: lifecycle.finish_group(session, Job, done, [outcome] * number)
@@ -92,6 +96,10 @@ CASES = {
     "join one": Case(join(1), {CLAIM_ANY, PRIMARY}, near(1), 800, also=ALSO),
     "join, others": Case(join(9, fast="other"), {CLAIM_ANY, PRIMARY}, near(0), 800, also=ALSO),
     "join by queue, others": Case(join(9, QUEUES, fast="other"), {CLAIM, PRIMARY}, near(0), 800, also=ALSO),
+    "group": Case(group(99), {CLAIM_ANY, PRIMARY}, near(99), 1200, also=ALSO),
+    "group by queue": Case(group(99, QUEUES), {CLAIM, PRIMARY}, near(99), 1200, also=ALSO),
+    "group, others": Case(group(99, fast="other"), {CLAIM_ANY, PRIMARY}, near(0), 800, also=ALSO),
+    "group by queue, others": Case(group(9, QUEUES, fast="other"), {CLAIM, PRIMARY}, near(0), 800, also=ALSO),
     "finish a group": Case(finish_group(50), {PRIMARY}, 100, 1500),
     "finish a group with results": Case(finish_group(50, RETURNED), {PRIMARY}, 100, 1500),
     "finish one": Case(finish_group(1), {PRIMARY}, 1, 60),

@@ -5,7 +5,7 @@ them with ``AsyncSession.run_sync``.
 
     sent       how a statement is sent
     jobs       enqueue, claim or take, finish, promote, in the order of a job's life
-    groups     claim_either, join, finish_group: the fast lane; exchange: several of the ordinary one
+    groups     claim_either, claim_group, join, finish_group: the fast lane; exchange: several of the other
     limits     claim_counted: jobs of tasks with a limit
     enqueued   insert, enqueue_many: without a flush
     unique     enqueue_unique, enqueue_many_unique: or whoever holds the key
@@ -30,7 +30,7 @@ from sqla_jobs.lifecycle.definitions import Definition, Synced, disable_absent, 
 from sqla_jobs.lifecycle.deletes import ANY_STATE, Deleted, delete
 from sqla_jobs.lifecycle.enqueued import Tell, can_insert, enqueue_many, insert
 from sqla_jobs.lifecycle.filters import index_of_claims
-from sqla_jobs.lifecycle.groups import claim_either, exchange, finish_group, join, remove
+from sqla_jobs.lifecycle.groups import claim_either, claim_group, exchange, finish_group, join, remove
 from sqla_jobs.lifecycle.jobs import (
     Claimed,
     Mark,
@@ -124,6 +124,7 @@ __all__ = [
     "claim",
     "claim_counted",
     "claim_either",
+    "claim_group",
     "delete",
     "delete_many",
     "deny_lock",

@@ -83,6 +83,39 @@ def join(
     return [claimed(row) for row in rows]
 
 
+def claim_group(
+    connection: Connection,
+    model: Model,
+    worker_id: int,
+    queues: Sequence[str] | None,
+    fast: Sequence[str],
+    limit: int,
+    mark: Mark,
+    *,
+    only: Filter | None = None,
+    now: dt.datetime | None = None,
+) -> list[Claimed]:
+    """Lock up to ``limit`` fast-lane jobs behind a mark, of its priority; none, if the next job is no such.
+
+    Then it is for `claim_either`. So it is if the lane is closed.
+
+    Parameters:
+        queues: at most one.
+    """
+    chosen = selection(queues)
+    rows = fetch(
+        connection,
+        model,
+        statements.claim_group(model, not chosen, limit, only),
+        p_worker_id=worker_id,
+        fast=list(fast),
+        now=now,
+        **chosen,
+        **behind(mark),
+    )
+    return [claimed(row) for row in rows]
+
+
 def finish_group(
     session: Session | Connection,
     model: Model,

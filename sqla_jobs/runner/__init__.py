@@ -3,6 +3,7 @@
 once        in the caller's transaction
 lane        in a worker's own transactions, the claim's and the job's
 ends        what a run there comes to, before it is recorded
+recorder    outcomes apart from the transaction of the run
 group       several of a worker's in one transaction
 exchange    the claims of all threads, and the finishes of jobs that wrote nothing, in one statement
 limits      which tasks' limits are reached, and the claims that count

@@ -20,7 +20,8 @@ from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import Clean, JobState, Outcome, decide
 from sqla_jobs.redaction import cleaning
 from sqla_jobs.runner.failures import is_conflict, is_lost
-from sqla_jobs.runner.lane import Runner, delay_for
+from sqla_jobs.runner.lane import Runner
+from sqla_jobs.runner.recorder import delay_for
 from sqla_jobs.runner.run import CHANGED, TAKEN, Finished, finished, run, told
 from sqla_jobs.runner.sessions import apart, discard
 from sqla_jobs.scope import GroupScope, Interrupter
@@ -43,6 +44,9 @@ class Pace:
     """How many jobs are likely to fit into the budget."""
     alone: int = 0
     """How many of the next jobs are to run in the ordinary lane, each by itself, because a group failed."""
+    more: int = 0
+    """How many jobs to ask for behind the group before, which was as long as was asked for: as many as the
+    tasks in it let share a transaction."""
 
     def learn(self, jobs: int, seconds: float, *, is_full: bool) -> None:
         """A group of so many jobs took so long to run.
@@ -132,9 +136,12 @@ class Groups:
         with self._runner.sessions() as session:
             try:
                 connection = _home(session, self._model)
-                found = self._claim(connection, worker_id, queues, innocent)
+                jobs = self._next_group(connection, worker_id, queues, pace)
+                found = None if jobs else self._claim(connection, worker_id, queues, innocent)
                 if found is not None and not found.is_ordinary:
-                    return self._observed(session, connection, found, pace)
+                    jobs = self._joined(connection, found, pace)
+                if jobs:
+                    return self._observed(session, connection, jobs, pace)
                 # Also if there is nothing: after a ROLLBACK the driver forgets what it has prepared.
                 session.commit()
             except BaseException as error:
@@ -158,29 +165,30 @@ class Groups:
         self._trail.left([first.job] if first else [])
         return first
 
-    def _observed(
-        self, session: Session, connection: Connection, first: _First, pace: Pace
-    ) -> list[Finished]:
-        """`_group`; and whoever observes its runs is told what became of them, after the commit."""
-        if self._runner.watching is None:
-            return self._group(session, connection, first, pace)
-        ended: list[Finished] = []
-        try:
-            ended = self._group(session, connection, first, pace)
-        finally:
-            results = {each.job.id: each for each in ended}
-            for job, watch in self._watches:
-                watch.over(*told(results.get(job)))
-            self._watches.clear()
-        return ended
+    def _next_group(
+        self, connection: Connection, worker_id: int, queues: Sequence[str] | None, pace: Pace
+    ) -> list[Claimed]:
+        """The jobs behind the group before, by one statement; none, if it is for `_claim` to look."""
+        more, pace.more = pace.more, 0
+        mark = self._trail.behind(queues) if more else None
+        if mark is None:
+            return []
+        step = next(each for each in _STEPS if each <= min(pace.size, more))
+        jobs = lifecycle.claim_group(
+            connection, self._model, worker_id, queues and queues[:1], list(self._registry.fast), step, mark,
+            only=self._runner.only,
+        )  # fmt: skip
+        if len(jobs) == step:
+            pace.more = self._most(jobs)
+        self._trail.left(jobs)
+        return jobs
 
-    def _group(
-        self,
-        session: Session,
-        connection: Connection,
-        first: _First,
-        pace: Pace,
-    ) -> list[Finished]:
+    def _most(self, jobs: Sequence[Claimed]) -> int:
+        """How many of these may share a transaction."""
+        return min(self._registry.fast.get(job.task, 1) for job in jobs)
+
+    def _joined(self, connection: Connection, first: _First, pace: Pace) -> list[Claimed]:
+        """The first job of a group, and those that it takes along."""
         fast = self._registry.fast
         jobs = [first.job]
         more = min(pace.size, fast[first.job.task]) - 1
@@ -189,7 +197,30 @@ class Groups:
             jobs += lifecycle.join(
                 connection, self._model, first.job, first.queues, list(fast), step, only=first.only
             )
+            if len(jobs) > step:
+                pace.more = self._most(jobs)
             self._trail.left(jobs)
+        return jobs
+
+    def _observed(
+        self, session: Session, connection: Connection, jobs: Sequence[Claimed], pace: Pace
+    ) -> list[Finished]:
+        """`_group`; and whoever observes its runs is told what became of them, after the commit."""
+        if self._runner.watching is None:
+            return self._group(session, connection, jobs, pace)
+        ended: list[Finished] = []
+        try:
+            ended = self._group(session, connection, jobs, pace)
+        finally:
+            results = {each.job.id: each for each in ended}
+            for job, watch in self._watches:
+                watch.over(*told(results.get(job)))
+            self._watches.clear()
+        return ended
+
+    def _group(
+        self, session: Session, connection: Connection, jobs: Sequence[Claimed], pace: Pace
+    ) -> list[Finished]:
         scope = GroupScope(session, self._model)
         ended: list[Finished] | None = None
         done: list[_Run] = []
@@ -293,10 +324,9 @@ class Groups:
         """Whether the commit took effect after all: if one job's part did, all did."""
         # Rather one that nobody else can have claimed meanwhile.
         one = next((each for each in done if each.has_succeeded), done[0])
-        row = self._runner.persist(lambda: self._runner.standing(one.job))
-        if row is None:
-            return one.has_succeeded and one.job.task in self._registry.passing
-        return row is not None and row.shows(one.job._replace(claim=one.job.claim + 1), one.outcome)
+        recorder = self._runner.recorder
+        row = self._runner.persist(lambda: recorder.standing(one.job))
+        return recorder.shows(row, one.job._replace(claim=one.job.claim + 1), one.outcome)
 
     def _cleaning(self, jobs: Sequence[Claimed]) -> Clean | None:
         """Takes out what is not to be shown of any of the jobs: their transaction's error may be of each."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
 from contextvars import copy_context
@@ -14,19 +13,20 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 
 from sqla_jobs import lifecycle
-from sqla_jobs.errors import Cancel, ClaimLost, JobEscaped
-from sqla_jobs.lifecycle import Claimed, Mark, Standing, Written
+from sqla_jobs.errors import ClaimLost, JobEscaped
+from sqla_jobs.lifecycle import Claimed, Mark, Written
 from sqla_jobs.meter import Meter
 from sqla_jobs.models import JobMixin
 from sqla_jobs.outcome import JobState, Outcome, decide, given_back
-from sqla_jobs.policy import RetryPolicy, policy_at
+from sqla_jobs.policy import RetryPolicy
 from sqla_jobs.redaction import log_error
 from sqla_jobs.runner.ends import Refused, Rerun, Untouched
 from sqla_jobs.runner.exchange import Exchange, Peers, Turn, taken
 from sqla_jobs.runner.failures import behind, is_conflict, is_lost, is_transient
 from sqla_jobs.runner.kept import Kept
 from sqla_jobs.runner.limits import Slots
-from sqla_jobs.runner.run import CANCELLED, CHANGED, Finished, facts, finished, run, told
+from sqla_jobs.runner.recorder import Recorder, delay_for
+from sqla_jobs.runner.run import Finished, facts, finished, run, told
 from sqla_jobs.runner.sessions import discard, engine_of, is_read_committed
 from sqla_jobs.runner.trail import Trail
 from sqla_jobs.scope import (
@@ -92,6 +92,7 @@ class Runner:
         self.only = only
         self.watching = watching
         self.slots = slots or Slots(registry, self.transact)
+        self.recorder = Recorder(registry, self.transact, persist)
         self._trail = self.new_trail()
         # Not again if its answer is lost: it may stand.
         self._exchange = Exchange(
@@ -120,7 +121,7 @@ class Runner:
     def give_back(self, job: Claimed, reason: str) -> None:
         """Return a claimed job that will not be run here; it has not been an attempt."""
         view = running(job, self.registry.policy_for(job.task))
-        self._record(job, view, given_back(reason))
+        self.recorder.record(job, view, given_back(reason))
         self.slots.ended(job)
 
     def at_once(self, verb: Callable[[Session | Connection], T], *, again: bool = True) -> T:
@@ -185,7 +186,9 @@ class Runner:
                 logging.ERROR, "job %s (%s): its outcome cannot be recorded", job.id, job.task,
                 error=error, clean=view.clean, extra=facts(view),
             )  # fmt: skip
-            result = self._record(job, view, decide(None, error, delay_for(RetryPolicy(), view), view.clean))
+            result = self.recorder.record(
+                job, view, decide(None, error, delay_for(RetryPolicy(), view), view.clean)
+            )
         finally:
             self.slots.ended(job)
             if watch and self.watching:
@@ -206,7 +209,9 @@ class Runner:
         view = running(job, policy, meter=meter, redaction=self.registry.redaction_for(job))
         result: Finished | None = None
         try:
-            result = self._record(job, view, decide(None, reason, delay_for(policy, view), view.clean))
+            result = self.recorder.record(
+                job, view, decide(None, reason, delay_for(policy, view), view.clean)
+            )
         finally:
             if watch:
                 watch.over(*told(result))
@@ -223,7 +228,7 @@ class Runner:
                 ended = self._hand_in(job, view, ended, follow)
             if not isinstance(ended, Refused):
                 return ended
-            result = self._after_refusal(job, view, policy, ended, may_rerun=rerun < RERUNS)
+            result = self.recorder.after_refusal(job, view, policy, ended, may_rerun=rerun < RERUNS)
             if not isinstance(result, Rerun):
                 return result
             interrupter.reopen()
@@ -240,7 +245,7 @@ class Runner:
         )
         follow.job = swapped.job
         if swapped.error is not None:
-            return self._record(job, view, ran.outcome, unsure=True)
+            return self.recorder.record(job, view, ran.outcome, unsure=True)
         if swapped.holds:
             return finished(view, ran.outcome, Written(JobState.SUCCEEDED, job.run_at))
         return Refused(ClaimLost(job.id), ran.ran, ran.outcome, touched=False)
@@ -303,12 +308,6 @@ class Runner:
         discard(session)
         return Refused(ClaimLost(job.id), ran, outcome, scope.touched, scope.checkpointed)
 
-    def _shows(self, row: Standing | None, job: Claimed, outcome: Outcome) -> bool:
-        """Whether the row, or that there is none, is what the commit of that outcome has left."""
-        if row is None:
-            return job.task in self.registry.passing and outcome.state is JobState.SUCCEEDED
-        return row.shows(job, outcome)
-
     def _finish(self, session: Session, job: Claimed, outcome: Outcome, follow: Follow) -> Written | None:
         """Record the outcome in the job's own transaction, and claim the next job by its commit."""
         if outcome.state is not JobState.SUCCEEDED:
@@ -358,75 +357,3 @@ class Runner:
         self._trail.left(claimed)
         follow.job = claimed[0] if claimed else None
         return held
-
-    def _after_refusal(
-        self, job: Claimed, view: RunningJob, policy: RetryPolicy, refused: Refused, *, may_rerun: bool
-    ) -> Finished | Rerun | None:
-        """The transaction of this run is gone, and its writes with it: what now?
-
-        A commit whose connection was lost may stand, and after a serialization failure somebody else
-        may have the claim: the row is read before anything is done.
-        """
-        error, outcome = refused.error, refused.outcome
-        row = self.persist(lambda: self.standing(job))
-        if row is None or not row.holds(job):
-            if outcome is None or not (refused.may_stand and self._shows(row, job, outcome)):
-                return None
-            log_error(
-                logging.WARNING, "job %s (%s): its commit stands, though it ended in %s", job.id, job.task,
-                type(error).__name__, error=None if is_lost(error) else error,
-                clean=view.clean, extra=facts(view),
-            )  # fmt: skip
-            return finished(
-                view, outcome, _shown(row, outcome) if row else Written(outcome.state, job.run_at)
-            )
-        if isinstance(error, ClaimLost):
-            error = JobEscaped(CHANGED)  # nobody else has
-        if refused.is_nobodys_fault:
-            if row.cancel_requested:
-                return self._record(job, view, decide(Cancel(CANCELLED), None, _give_up))
-            if outcome is not None and refused.held_only_the_finish:
-                return self._record(job, view, outcome)
-            if may_rerun and not refused.checkpointed:
-                return Rerun.AGAIN
-        return self._record(job, view, decide(None, error, delay_for(policy, view), view.clean))
-
-    def _record(
-        self, job: Claimed, view: RunningJob, outcome: Outcome, *, unsure: bool = False
-    ) -> Finished | None:
-        """Write an outcome in a transaction that holds nothing else, for as long as it takes.
-
-        Parameters:
-            unsure: it may have been written already.
-        """
-        outcome = progressed(view, outcome)
-
-        def write() -> Written | None:
-            nonlocal unsure
-            if unsure:  # the answer to the write before this one may have been lost
-                row = self.standing(job)
-                if row is not None and not row.holds(job) and row.shows(job, outcome):
-                    return _shown(row, outcome)
-            unsure = True
-            return self.transact(lambda s: lifecycle.finish(s, self.model, job, outcome))
-
-        written = self.persist(write)
-        return None if written is None else finished(view, outcome, written)
-
-    def standing(self, job: Claimed) -> Standing | None:
-        """What the job's row says now; None: it is gone."""
-        return self.transact(lambda s: lifecycle.standing(s, self.model, job.id))
-
-
-def _shown(row: Standing, outcome: Outcome) -> Written:
-    cancelled = row.state is JobState.CANCELLED
-    return Written(row.state if cancelled else outcome.state, row.run_at)
-
-
-def delay_for(policy: RetryPolicy, job: RunningJob) -> Callable[[BaseException], dt.timedelta | None]:
-    """What the policy says of an error of this run."""
-    return policy_at(policy, job.attempt, job.max_attempts)
-
-
-def _give_up(_: BaseException) -> None:
-    return None

@@ -2,7 +2,7 @@
 
     enqueued     enqueue, enqueue_many, set_arguments: not in the table yet
     queued       claim, take, take_due: the next jobs to run
-    grouped      claim_either, join, finish_group: the fast lane
+    grouped      claim_either, claim_group, join, finish_group: the fast lane
     running      finish, finish_running, remove, exchange, hold, standing, running_under, cancel_requests,
                  orphans: under a claim
     scheduled    promote, next_due: waiting for their time
@@ -92,7 +92,7 @@ from sqla_jobs.statements.finished import (
     referred,
     which_table,
 )
-from sqla_jobs.statements.grouped import claim_either, finish_group, join
+from sqla_jobs.statements.grouped import claim_either, claim_group, finish_group, join
 from sqla_jobs.statements.limits import at_work, begin, choose, set_keys, try_keys, without_key
 from sqla_jobs.statements.lines import DUE, FINISHED, IN_QUEUE, NEWEST, OLDEST, QUEUED, RUNNING, TICKS, Line
 from sqla_jobs.statements.liveness import lock, say_locked, say_unlocked, unheld, unlock
@@ -227,6 +227,7 @@ __all__ = [
     "enqueue",
     "enqueue_many",
     "claim_either",
+    "claim_group",
     "exchange",
     "finish",
     "forget",

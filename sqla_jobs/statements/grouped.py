@@ -10,6 +10,7 @@ from sqlalchemy import (
     ColumnElement,
     DateTime,
     Executable,
+    FromClause,
     Table,
     Text,
     and_,
@@ -72,6 +73,14 @@ def _waiting(job: Table) -> list[ColumnElement[Any]]:
     return [now_known.get(each.key, each) for each in claimed(job)]
 
 
+def _somebody_died(model: Model) -> ColumnElement[bool]:
+    """Whether a worker is dead, or may be, or was found dead within the last minute: the lane is closed."""
+    worker = worker_table(model)
+    others = worker.c.id != bindparam("p_worker_id", type_=BigInteger)
+    died = or_(is_free(worker, true()), died_lately(worker), and_(others, is_doubtful(worker)))
+    return select(worker.c.id).where(died).exists()
+
+
 @once
 def claim_either(
     model: Model,
@@ -94,19 +103,21 @@ def claim_either(
     Parameters: ``fast``, and those of `claim`. Locks one job, passing over locked ones, and the free locks of
     dead workers in the shared form. Indexes as for `claim`.
     """
-    job, worker = job_table(model), worker_table(model)
+    job = job_table(model)
     columns = [*_waiting(job), job.c.unique_scope, *([job.c.limit_key] if limited else [])]
     wanted = eligible(model, innocent, only, limited)
     picked = following(job, any_queue, *columns, where=wanted, marked=marked).cte("picked")
     unlimited = [is_unlimited(picked)] if limited else []
-    others = worker.c.id != bindparam("p_worker_id", type_=BigInteger)
-    died = or_(is_free(worker, true()), died_lately(worker), and_(others, is_doubtful(worker)))
-    somebody_died = select(worker.c.id).where(died).exists()
     taken = (
         update(job)
         .where(
             is_(job.c.id, picked.c.id),
-            or_(_is_slow(picked.c.task), is_for_workers(picked), picked.c.crashes >= ONE, somebody_died),
+            or_(
+                _is_slow(picked.c.task),
+                is_for_workers(picked),
+                picked.c.crashes >= ONE,
+                _somebody_died(model),
+            ),
             *unlimited,
         )
         .values(run_under(job))
@@ -131,11 +142,43 @@ def join(model: Model, any_queue: bool, limit: int, only: Filter | None = None) 
     that, then the primary key. Without the mark the planner, where its statistics are old, sorts the backlog
     for so many rows.
     """
+    near, got = _near_by(model, any_queue, only)
+    chosen = select(*got.c).select_from(near.join(got, true()))
+    return chosen.where(_is_fast(near.c.task), near.c.crashes < ONE).limit(rows(limit))
+
+
+@once
+def claim_group(model: Model, any_queue: bool, limit: int, only: Filter | None = None) -> Executable:
+    """`join` behind the last job of the group before: `claim_either` and `join` in one.
+
+    Nothing, if the very next job is for the ordinary lane, or all are, because somebody died: it is for
+    `claim_either` to say so. Else jobs of the fast lane would pass over it for as long as there are some.
+
+    Parameters, locks and indexes: as for `join`; the free locks of dead workers in the shared form.
+    """
+    near, got = _near_by(model, any_queue, only)
+    # In the order of the rows, which are read one by one: nobody asks for the last of them.
+    first = select(*near.c).limit(rows(1)).subquery("first")
+    is_next = (
+        select(first.c.id)
+        .where(_is_fast(first.c.task), first.c.crashes < ONE, not_(is_for_workers(first)))
+        .exists()
+    )
+    return (
+        select(*got.c)
+        .select_from(near.join(got, true()))
+        .where(_is_fast(near.c.task), near.c.crashes < ONE, is_next, ~_somebody_died(model))
+        .limit(rows(limit))
+    )
+
+
+def _near_by(model: Model, any_queue: bool, only: Filter | None) -> tuple[FromClause, FromClause]:
+    """The next rows behind a mark, and each of them locked, if it may run in the fast lane."""
     job = job_table(model)
     near = following(
         job,
         any_queue,
-        *(job.c.id, job.c.task, job.c.crashes),
+        *(job.c.id, job.c.task, job.c.crashes, job.c.unique_scope),
         limit=NEAR,
         where=eligible(model, False, only),
         marked=True,
@@ -156,8 +199,7 @@ def join(model: Model, any_queue: bool, limit: int, only: Filter | None = None) 
         .with_for_update(skip_locked=True, key_share=True)
         .lateral("got")
     )
-    chosen = select(*got.c).select_from(near.join(got, true()))
-    return chosen.where(_is_fast(near.c.task), near.c.crashes < ONE).limit(rows(limit))
+    return near, got
 
 
 @once
