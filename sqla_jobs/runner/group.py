@@ -32,8 +32,10 @@ log = logging.getLogger("sqla_jobs")
 
 BUDGET: Final = 0.020
 """Seconds after which a group takes no further job: as long others may wait for what it has locked."""
-_STEPS: Final = (199, 99, 49, 32, 16, 8, 4, 2, 1)
-"""How many jobs are asked for at once. A statement's LIMIT is part of its text; so there are few texts."""
+_SIZES: Final = (200, 100, 50, 32, 16, 8, 4, 2, 1)
+"""How many jobs a group is to have. A statement's LIMIT is part of its text; so there are few texts."""
+_GROWTH: Final = 4
+"""How many times as long as the one before a group may be. Each text is made and planned at its first use."""
 
 
 @dataclass
@@ -54,8 +56,13 @@ class Pace:
         Parameters:
             is_full: its transaction would have taken no more of them, however much time was left.
         """
-        fits = int(BUDGET * jobs / seconds) if seconds else self.size * 2
-        self.size = max(1, min(fits, jobs if is_full else self.size * 2, GROUP_SIZES[-1]))
+        most = jobs if is_full else self.size * _GROWTH
+        fits = int(BUDGET * jobs / seconds) if seconds else most
+        self.size = max(1, min(fits, most, GROUP_SIZES[-1]))
+
+
+def _size(most: int) -> int:
+    return next(each for each in _SIZES if each <= most)
 
 
 class _First(NamedTuple):
@@ -173,12 +180,12 @@ class Groups:
         mark = self._trail.behind(queues) if more else None
         if mark is None:
             return []
-        step = next(each for each in _STEPS if each <= min(pace.size, more))
+        size = _size(min(pace.size, more))
         jobs = lifecycle.claim_group(
-            connection, self._model, worker_id, queues and queues[:1], list(self._registry.fast), step, mark,
+            connection, self._model, worker_id, queues and queues[:1], list(self._registry.fast), size, mark,
             only=self._runner.only,
         )  # fmt: skip
-        if len(jobs) == step:
+        if len(jobs) == size:
             pace.more = self._most(jobs)
         self._trail.left(jobs)
         return jobs
@@ -191,13 +198,12 @@ class Groups:
         """The first job of a group, and those that it takes along."""
         fast = self._registry.fast
         jobs = [first.job]
-        more = min(pace.size, fast[first.job.task]) - 1
-        if more:
-            step = next(each for each in _STEPS if each <= more)
+        size = _size(min(pace.size, fast[first.job.task]))
+        if size > 1:
             jobs += lifecycle.join(
-                connection, self._model, first.job, first.queues, list(fast), step, only=first.only
+                connection, self._model, first.job, first.queues, list(fast), size - 1, only=first.only
             )
-            if len(jobs) > step:
+            if len(jobs) == size:
                 pace.more = self._most(jobs)
             self._trail.left(jobs)
         return jobs
