@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from operator import attrgetter
 from typing import Any, Final
 
@@ -100,21 +101,15 @@ class GroupScope(Containment):
         """
         self._await_renewal()
         self._used = False
-        untouched = False
-
-        def settle() -> None:
-            nonlocal untouched
-            untouched = self._is_untouched()
-            if not untouched:
-                self._settle()
-
         try:
             ran = Ran(returned=self._interrupter.call(body))
-            self._interrupter.settle(settle)
+            if self._is_untouched():
+                return ran
+            self._interrupter.settle(self._settle)
         except BaseException as error:
             ran = Ran(error=error)
-        if untouched or (ran.error is not None and self._is_untouched()):
-            return ran
+            if self._is_untouched():
+                return ran
         if self._connections.are(TransactionStatus.ACTIVE):
             escape("the job left a query running on its connection", ran.error)
         if ran.error is None:
@@ -140,6 +135,9 @@ class GroupScope(Containment):
 
     def release(self) -> None:
         """The Session's own methods again, whatever state it is in."""
+        with suppress(psycopg.Error):  # it is given up, and nothing can be sent before the answer
+            while self._unanswered:
+                answer(self._unanswered.pop())
         if vars(self._session).pop("connection", None) is not None:
             self._release()
 

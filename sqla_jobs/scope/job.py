@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from psycopg.pq import TransactionStatus
 from sqlalchemy import Connection, event
@@ -19,8 +18,7 @@ from sqla_jobs.scope.interrupts import Interrupter
 from sqla_jobs.scope.savepoint import Savepoint
 
 
-@dataclass(frozen=True)
-class Ran:
+class Ran(NamedTuple):
     """How a body ended inside its scope: what it returned, or the error it raised."""
 
     returned: Any = None

@@ -74,6 +74,11 @@ class RunningJob:
         return None if self._seconds is None else dt.timedelta(seconds=self._seconds)
 
     @property
+    def seconds(self) -> float | None:
+        """`duration`, as a number. Of the library itself."""
+        return self._seconds
+
+    @property
     def redaction(self) -> Redaction | None:
         """What is not to be shown of it; None: nothing. Of the library itself."""
         return self._redaction

@@ -113,7 +113,7 @@ def _log_successes(tasks: Sequence[str], group: Sequence[Finished]) -> None:
     told = ", ".join(f"{task} \u00d7 {number}" for task, number in Counter(tasks).items())
     # The first was the next of all: none has waited longer.
     wait = milliseconds(group[0].wait)
-    run = round(sum(milliseconds(each.duration) or 0.0 for each in group), 3)
+    run = round(1000 * sum([each.job.seconds or 0.0 for each in group]), 3)
     log.info(
         "%s jobs succeeded in one transaction (%s): %s", len(tasks), _times(wait, run), told,
         extra={"jobs": len(tasks), "wait_ms": wait, "run_ms": run},
