@@ -42,7 +42,7 @@ def claim(session: Session, **options: Any) -> tuple[Claimed, bool] | None:
 def is_closed(session: Session) -> bool:
     job = add(session, task="fast")
     employ(session)
-    group = lifecycle.claim_group(
+    group, _ = lifecycle.claim_group(
         session.connection(), Job, WORKER, None, ["fast"], 8, Mark(0, NOW, job.id - 1), now=NOW
     )
     found = claim(session)

@@ -7,13 +7,14 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event
+from sqlalchemy import Engine, event, text
 from sqlalchemy.orm import Session
 
 from sqla_jobs import Job, Worker, lifecycle
-from sqla_jobs.lifecycle import Mark
+from sqla_jobs.lifecycle import Claimed, Mark
 from sqla_jobs.runner import trail
 from tests.support.fast import Fast, unhurried
+from tests.support.lane import leave_effect
 from tests.support.server import Database
 from tests.support.told import Told
 from tests.support.verbs import MINUTE, NOW, WORKER, add, employ, row
@@ -24,17 +25,24 @@ BEFORE = Mark(0, NOW - MINUTE, 0)
 
 @pytest.fixture
 def fast(database: Database) -> Fast:
-    return Fast(database)
+    fast = Fast(database)
+    fast.jobs.unregister(fast.note)  # tasks of several sizes are claimed otherwise
+    return fast
 
 
 def group(
     session: Session, mark: Mark = BEFORE, *, queues: Sequence[str] | None = None, limit: int = 8
 ) -> list[int]:
     employ(session)
-    jobs = lifecycle.claim_group(
+    return [job.id for job in claim(session, mark, queues=queues, limit=limit)[0]]
+
+
+def claim(
+    session: Session, mark: Mark = BEFORE, *, queues: Sequence[str] | None = None, limit: int = 8
+) -> tuple[list[Claimed], bool]:
+    return lifecycle.claim_group(
         session.connection(), Job, WORKER, queues, ["fast", "quick"], limit, mark, now=NOW
     )
-    return [job.id for job in jobs]
 
 
 # -- the statement ---------------------------------------------------------------------------------
@@ -60,6 +68,7 @@ NOT_FAST: dict[str, dict[str, Any]] = {
     "of an ordinary task": {"task": "t"},
     "that a worker has died of": {"task": "fast", "crashes": 1},
     "that lets go of its key when it begins": {"task": "fast", "unique_scope": "queued"},
+    "that was to be counted when it was enqueued": {"task": "fast", "limit_key": "key"},
 }
 
 
@@ -81,9 +90,25 @@ def test_those_that_others_have_are_passed_over(database: Database) -> None:
         assert group(mine) == ids[2:]
 
 
+def test_whether_nobody_else_has_the_next_one(database: Database) -> None:
+    """If somebody has, an ordinary one may be behind that: nothing is to be claimed so again and again."""
+    with database.sessionmaker() as mine, database.sessionmaker() as theirs:
+        ids = [add(mine, task=task).id for task in ("fast", "t", "fast")]
+        employ(mine)
+        mine.commit()
+        found, is_next = claim(mine)
+        assert [job.id for job in found] == [ids[0], ids[2]]
+        assert is_next
+        mine.rollback()
+        assert group(theirs, limit=1) == ids[:1]
+        found, is_next = claim(mine)
+        assert [job.id for job in found] == ids[2:]
+        assert not is_next
+
+
 def test_a_worker_that_was_taken_for_dead_claims_none(session: Session) -> None:
     add(session, task="fast")
-    assert lifecycle.claim_group(session.connection(), Job, WORKER, None, ["fast"], 8, BEFORE, now=NOW) == []
+    assert claim(session) == ([], False)
 
 
 # -- a worker --------------------------------------------------------------------------------------
@@ -130,6 +155,26 @@ def test_a_backlog_is_claimed_by_one_statement_a_group(fast: Fast, queues: list[
     assert claims[:5] == ["either", "join", "group", "group", "group"]
 
 
+def test_past_those_of_others_no_second_group_follows(fast: Fast) -> None:
+    """An ordinary job may be behind them."""
+    idle = fast.task(lambda _: None, name="idle", group_commit=10)
+    ids = fast.enqueue(*[idle.job() for _ in range(41)])
+    with fast.database.engine.begin() as others:
+        others.execute(text("SELECT FROM sqla_jobs WHERE id = :id FOR NO KEY UPDATE"), {"id": ids[10]})
+        claims = work(fast, 40)
+    assert claims[:6] == ["either", "join", "group", "either", "join", "group"]
+
+
+def test_those_for_which_there_was_no_room_are_the_next(fast: Fast) -> None:
+    """Also if there are others behind them, and nobody looks before the last one that has run."""
+    write = fast.task(leave_effect, name="write", group_commit=100)
+    ids = fast.enqueue(*[write.job() for _ in range(175)])
+    work(fast, len(ids))
+    assert fast.groups() == [ids[:50], ids[50:100], ids[100:150], ids[150:]]
+    ended = fast.database.rows("SELECT id FROM sqla_jobs ORDER BY finished_at, id")
+    assert [row.id for row in ended] == ids
+
+
 def test_no_more_are_locked_than_their_tasks_let_share_a_transaction(fast: Fast) -> None:
     free: list[int] = []
 
@@ -148,3 +193,11 @@ def test_no_more_are_locked_than_their_tasks_let_share_a_transaction(fast: Fast)
     assert claims.count("group") >= 3
     # Of those that are left nobody has more than the two.
     assert free == [7, 7, 5, 5, 3, 3, 1, 1, 0]
+
+
+def test_nor_if_those_before_them_let_more(fast: Fast) -> None:
+    many = fast.task(lambda _: None, name="many", group_commit=100)
+    few = fast.task(lambda _: None, name="few", group_commit=2)
+    ids = fast.enqueue(*[many.job() for _ in range(100)], *[few.job() for _ in range(3)], many.job())
+    assert "group" not in work(fast, len(ids))
+    assert fast.groups() == [ids[:100], ids[100:102], ids[102:]]

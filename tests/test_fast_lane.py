@@ -152,6 +152,19 @@ def test_fifty_jobs_at_most_use_one_transaction(fast: Fast) -> None:
     assert fast.effects() == ids[3:120:4]
 
 
+def test_fifty_jobs_at_most_fail_in_one_transaction(fast: Fast) -> None:
+    """Each has an UPDATE of its own, while the rows of all are locked."""
+
+    def fail(_: Session) -> None:
+        raise ValueError
+
+    task = fast.task(fail, group_commit=200)
+    ids = fast.enqueue(*[task.job() for _ in range(70)])
+    fast.drain()
+    assert fast.groups() == [ids[:50], ids[50:]]
+    assert set(fast.states()) == {"failed"}
+
+
 # -- outcomes --------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,14 @@ def test_whoever_listens_from_now_on_hears_of_it(target: Any, name: str) -> None
     assert heard == [job]
 
 
+def test_also_where_somebody_has_listened_before() -> None:
+    """SQLAlchemy keeps the collection of an attribute that was listened to, and puts the next one into it."""
+    made._quick.cache_clear()
+    for _ in range(2):
+        test_whoever_listens_from_now_on_hears_of_it(Job.queue, "set")
+        made._quick.cache_clear()
+
+
 def with_init() -> type[JobMixin]:
     class Base(DeclarativeBase):
         pass

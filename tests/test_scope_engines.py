@@ -11,16 +11,40 @@ import pytest
 import sqlalchemy
 from packaging.version import Version
 from sqlalchemy import Connection, Delete, Engine, Insert, Update, create_engine, event, select, text
-from sqlalchemy.exc import InvalidRequestError
+from sqlalchemy.exc import DBAPIError, InvalidRequestError, PendingRollbackError
 from sqlalchemy.orm import Session, sessionmaker
 
-from sqla_jobs import Job, Worker
+from sqla_jobs import Job, Jobs, Worker
 from sqla_jobs.errors import JobEscaped
 from sqla_jobs.runner import Runner
 from tests.support.contain import Lab, add
 from tests.support.lane import NEVER, Lane, persist
 from tests.support.models import Effect, Item
 from tests.support.server import Database, Server, fresh_database
+from tests.support.work import NEVER_AGAIN
+
+# -- a connection of no pool -------------------------------------------------------------------------
+
+
+def test_a_detached_connection_is_looked_at_as_any(database: Database) -> None:
+    """The pool that it comes from knows its driver no more."""
+
+    def swallow(session: Session) -> None:
+        with suppress(DBAPIError):
+            session.execute(text("SELECT 1 / 0"))
+
+    jobs: Jobs[Job] = Jobs()
+    task = jobs.register(swallow, name="swallow", retry=NEVER_AGAIN)
+    with database.sessionmaker.begin() as session:
+        task.enqueue(session)
+    with database.engine.connect() as connection:
+        connection.detach()
+        with Session(bind=connection) as session:
+            finished = jobs.work_once(session)
+            assert finished is not None
+            assert isinstance(finished.error, PendingRollbackError)
+            session.commit()
+
 
 # -- a second database -------------------------------------------------------------------------------
 

@@ -72,7 +72,7 @@ def enqueue_many(session: Session, model: Model, jobs: Sequence[JobMixin], tell:
     if len(ids) != len(jobs):
         raise EnqueueError(
             f"{len(jobs)} jobs were to be enqueued, but the table took {len(ids)} rows; expected all: a"
-            " trigger or a rule on it leaves out some. Enqueue one by one those that it takes"
+            " trigger on it leaves out some. Enqueue one by one those that it takes"
         )
     tell(session, connection, jobs)
     return sorted(ids)

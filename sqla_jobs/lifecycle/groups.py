@@ -14,7 +14,7 @@ from sqla_jobs import statements
 from sqla_jobs.lifecycle.jobs import Claimed, Mark, behind, claim, claimed
 from sqla_jobs.lifecycle.sent import LeftOut, Model, execute, fetch, left_out, selection, target
 from sqla_jobs.outcome import Outcome
-from sqla_jobs.statements import IS_NEW, IS_ORDINARY, Filter
+from sqla_jobs.statements import IS_NEW, IS_NEXT, IS_ORDINARY, Filter
 
 
 def claim_either(
@@ -94,13 +94,16 @@ def claim_group(
     *,
     only: Filter | None = None,
     now: dt.datetime | None = None,
-) -> list[Claimed]:
+) -> tuple[list[Claimed], bool]:
     """Lock up to ``limit`` fast-lane jobs behind a mark, of its priority; none, if the next job is no such.
 
     Then it is for `claim_either`. So it is if the lane is closed.
 
     Parameters:
         queues: at most one.
+
+    Returns:
+        The jobs, and whether the first of them is the next one, which nobody else had.
     """
     chosen = selection(queues)
     rows = fetch(
@@ -113,7 +116,7 @@ def claim_group(
         **chosen,
         **behind(mark),
     )
-    return [claimed(row) for row in rows]
+    return [claimed(row) for row in rows], bool(rows) and rows[0][IS_NEXT]
 
 
 def finish_group(

@@ -33,7 +33,7 @@ log = logging.getLogger("sqla_jobs")
 BUDGET: Final = 0.020
 """Seconds after which a group takes no further job: as long others may wait for what it has locked."""
 _SIZES: Final = (200, 100, 50, 32, 16, 8, 4, 2, 1)
-"""How many jobs a group is to have. A statement's LIMIT is part of its text; so there are few texts."""
+"""How many jobs to ask for, if not as many as may be: few, as a LIMIT is part of a statement's text."""
 _GROWTH: Final = 4
 """How many times as long as the one before a group may be. Each text is made and planned at its first use."""
 
@@ -46,9 +46,8 @@ class Pace:
     """How many jobs are likely to fit into the budget."""
     alone: int = 0
     """How many of the next jobs are to run in the ordinary lane, each by itself, because a group failed."""
-    more: int = 0
-    """How many jobs to ask for behind the group before, which was as long as was asked for: as many as the
-    tasks in it let share a transaction."""
+    has_more: bool = False
+    """Whether the group before was as long as was asked for, so that most likely another is behind it."""
 
     def learn(self, jobs: int, seconds: float, *, is_full: bool) -> None:
         """A group of so many jobs took so long to run.
@@ -61,8 +60,9 @@ class Pace:
         self.size = max(1, min(fits, most, GROUP_SIZES[-1]))
 
 
-def _size(most: int) -> int:
-    return next(each for each in _SIZES if each <= most)
+def _size(likely: int, most: int) -> int:
+    """How many jobs to ask for, where so many are likely to fit and so many may share a transaction."""
+    return most if most <= likely else next(each for each in _SIZES if each <= likely)
 
 
 class _First(NamedTuple):
@@ -176,36 +176,30 @@ class Groups:
         self, connection: Connection, worker_id: int, queues: Sequence[str] | None, pace: Pace
     ) -> list[Claimed]:
         """The jobs behind the group before, by one statement; none, if it is for `_claim` to look."""
-        more, pace.more = pace.more, 0
-        mark = self._trail.behind(queues) if more else None
-        if mark is None:
+        expects, pace.has_more = pace.has_more, False
+        place = self._trail.behind(queues) if expects else None
+        most = set(self._registry.fast.values())
+        if place is None or len(most) > 1:  # the next one may be of a task that lets fewer share
             return []
-        size = _size(min(pace.size, more))
-        jobs = lifecycle.claim_group(
-            connection, self._model, worker_id, queues and queues[:1], list(self._registry.fast), size, mark,
+        size = _size(pace.size, *most)
+        jobs, is_next = lifecycle.claim_group(
+            connection, self._model, worker_id, place[0], list(self._registry.fast), size, place[1],
             only=self._runner.only,
         )  # fmt: skip
-        if len(jobs) == size:
-            pace.more = self._most(jobs)
-        self._trail.left(jobs)
+        # If somebody else has the next one, an ordinary job may be behind that, and has been passed over.
+        pace.has_more = is_next and len(jobs) == size
         return jobs
-
-    def _most(self, jobs: Sequence[Claimed]) -> int:
-        """How many of these may share a transaction."""
-        return min(self._registry.fast.get(job.task, 1) for job in jobs)
 
     def _joined(self, connection: Connection, first: _First, pace: Pace) -> list[Claimed]:
         """The first job of a group, and those that it takes along."""
         fast = self._registry.fast
         jobs = [first.job]
-        size = _size(min(pace.size, fast[first.job.task]))
+        size = _size(pace.size, fast[first.job.task])
         if size > 1:
             jobs += lifecycle.join(
                 connection, self._model, first.job, first.queues, list(fast), size - 1, only=first.only
             )
-            if len(jobs) == size:
-                pace.more = self._most(jobs)
-            self._trail.left(jobs)
+            pace.has_more = len(jobs) == size
         return jobs
 
     def _observed(
@@ -246,6 +240,8 @@ class Groups:
                 queued = {wakeup.queued(job.queue) for job in jobs}
                 wakeup.announce(session, self._model, queued)  # to others: this worker leaves them
             session.commit()
+            # Not of all that were locked: those that have not begun are the next ones.
+            self._trail.left([each.job for each in done])
         except Exception as error:
             if isinstance(error, JobEscaped):
                 scope.abandon()

@@ -66,9 +66,9 @@ class Trail:
         Parameters:
             look: looks in queues, behind a mark or from the beginning, for jobs of a filter.
         """
-        mark = self.behind(queues)
-        if mark is not None:
-            found = look(None if queues is None else queues[:1], mark, self._only)
+        place = self.behind(queues)
+        if place is not None:
+            found = look(*place, self._only)
             if found:
                 return found
         self._place = None
@@ -85,15 +85,19 @@ class Trail:
         keeps_house = not self._never if queues is None else OWN_QUEUE in queues
         return look([OWN_QUEUE], None, None) if not found and keeps_house else found
 
-    def behind(self, queues: Sequence[str] | None) -> Mark | None:
-        """The mark behind which a claim may look, in the first of the queues; None: it looks everywhere."""
-        # Of several queues only the first can be looked through from a mark: what comes into it while the
-        # others are worked on must not wait for them.
+    def behind(self, queues: Sequence[str] | None) -> tuple[Sequence[str] | None, Mark] | None:
+        """The queues and the mark behind which a claim may look; None: it looks everywhere.
+
+        Of several queues only the first can be looked through from a mark: what comes into it while the
+        others are worked on must not wait for them.
+        """
         place = self._place
         if place is None or (queues is not None and queues[0] != place.queue):
             return None
         blind = BLIND if place.news == self._heard() else BLIND_TO_NEWS
-        return place.mark if time.monotonic() <= place.since + blind else None
+        if time.monotonic() > place.since + blind:
+            return None
+        return None if queues is None else queues[:1], place.mark
 
     def left(self, jobs: Sequence[Claimed]) -> None:
         """These were claimed."""

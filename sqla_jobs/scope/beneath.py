@@ -63,11 +63,16 @@ def post(driver: psycopg.Connection[Any], sql: str) -> None:
 
 def answer(driver: psycopg.Connection[Any]) -> psycopg.Error | None:
     """Wait for the end of what was posted; returns what the server refused it with."""
-    # All other threads would wait, too, if this one did in get_result().
-    for result in driver.wait(generators.execute(driver.pgconn)):
-        if (refusal := _refusal(driver, result)) is not None:
-            return refusal
-    return None
+    connection = driver.pgconn
+    connection.consume_input()  # most likely it is there
+    results: list[PGresult] = []
+    while not connection.is_busy():
+        if (result := connection.get_result()) is None:
+            break
+        results.append(result)
+    else:  # all other threads would wait, too, if this one did in get_result()
+        results += driver.wait(generators.execute(connection))
+    return next(filter(None, (_refusal(driver, result) for result in results)), None)
 
 
 def _refusal(driver: psycopg.Connection[Any], result: PGresult) -> psycopg.Error | None:

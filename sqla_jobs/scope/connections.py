@@ -112,7 +112,7 @@ class Connections:
     def are(self, status: TransactionStatus) -> bool:
         """Whether any of them is in this state, by the driver's own knowledge."""
         for connection in self._found:  # often, and mostly there is one
-            if status_of(connection) == status and connection not in self.refused:
+            if connection not in self.refused and status_of(connection) == status:
                 return True
         return False
 
@@ -157,7 +157,9 @@ def status_of(connection: Connection) -> int | None:
     """The transaction's status as psycopg knows it; None: the connection is gone, or of another driver."""
     if connection.closed or connection.invalidated:
         return None
-    driver = connection.connection.driver_connection
+    # Of a detached connection there is no driver_connection; of an asyncio one this is an adapter.
+    raw = connection.connection.dbapi_connection
+    driver = getattr(raw, "driver_connection", raw)
     if not isinstance(driver, (psycopg.Connection, psycopg.AsyncConnection)):
         return None
     return driver.pgconn.transaction_status

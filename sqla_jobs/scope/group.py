@@ -33,7 +33,7 @@ _OF_ITS_STATE: Final = {"identity_map", "_new", "_deleted", "_transaction", "_ne
 
 WRITING: Final = 50
 """How many jobs may use one transaction. PostgreSQL keeps up to 64 subtransactions of it at hand; with more,
-every snapshot of everybody else has to look them up."""
+every snapshot of everybody else has to look them up. One that fails counts, too: each has its own UPDATE."""
 
 
 class GroupScope(Containment):
@@ -56,7 +56,7 @@ class GroupScope(Containment):
         self._used = False
         self.is_worn = False
         """Whether a job has left something in Session or transaction that the next one must not meet."""
-        self._kept = 0
+        self._uses = 0
         home = session.connection(bind_arguments=lifecycle.target(model))
         self._enter()
         opens(home)
@@ -85,7 +85,7 @@ class GroupScope(Containment):
     @property
     def is_full(self) -> bool:
         """Whether as many jobs have used the transaction as may."""
-        return self._kept >= WRITING
+        return self._uses >= WRITING
 
     def expect(self, interrupter: Interrupter) -> None:
         """The next job comes, and may be ended by this."""
@@ -108,11 +108,13 @@ class GroupScope(Containment):
             self._interrupter.settle(self._settle)
         except BaseException as error:
             ran = Ran(error=error)
+            self._uses += 1
             if self._is_untouched():
                 return ran
         if self._connections.are(TransactionStatus.ACTIVE):
             escape("the job left a query running on its connection", ran.error)
         if ran.error is None:
+            self._uses += 1
             # Before anything is sent: a connection that the job has let go of may be somebody else's by now.
             self._see_that_it_is_ours(ran)
             ran = self._keep(ran)
@@ -187,13 +189,12 @@ class GroupScope(Containment):
             if self._mark is not self._base:
                 self._mark.nested.commit()
                 self._mark = self._base
-            self._kept += 1
+            # The Session takes it for the one that it was, and would forget them with the next job's.
+            commits.keep(self._base.nested)
             for connection, standing in self._base.on.items():
                 name, driver = standing._savepoint, self._drivers[connection]
                 post(driver, f"RELEASE SAVEPOINT {name}; SAVEPOINT {name}")
                 self._unanswered.append(driver)
-            # The Session takes it for the one that it was, and would forget them with the next job's.
-            commits.keep(self._base.nested)
         except psycopg.Error as error:
             escape(f"the job's savepoint could not be released: {line(error)}", error)
         except Exception as error:
@@ -202,7 +203,10 @@ class GroupScope(Containment):
 
     def _await_renewal(self) -> None:
         while self._unanswered:
-            refusal = answer(self._unanswered.pop())
+            try:
+                refusal = answer(self._unanswered.pop())
+            except psycopg.Error as error:
+                refusal = error
             if refusal is not None:
                 escape(f"the savepoint of a job could not be released: {line(refusal)}", None)
 

@@ -207,8 +207,7 @@ class Interrupter:
     def _leave(self) -> None:
         with self._lock:
             self._phase = Phase.BEFORE
-            if self._struck:
-                _set_pending(self._thread, _NOTHING)  # it may not have come yet
+            _set_pending(self._thread, _NOTHING)  # it may not have come yet
 
     def _leave_for_sure(self) -> None:
         while True:

@@ -128,6 +128,7 @@ from sqla_jobs.statements.schedules import (
 from sqla_jobs.statements.terms import (
     CLAIMED,
     IS_NEW,
+    IS_NEXT,
     IS_ORDINARY,
     PROMOTE_BATCH,
     RESCUE_BATCH,
@@ -161,6 +162,7 @@ __all__ = [
     "plan_by_index",
     "ENQUEUED",
     "IS_NEW",
+    "IS_NEXT",
     "IS_ORDINARY",
     "PROMOTE_BATCH",
     "PRUNE_BATCH",

@@ -152,22 +152,20 @@ def claim_group(model: Model, any_queue: bool, limit: int, only: Filter | None =
     """`join` behind the last job of the group before: `claim_either` and `join` in one.
 
     Nothing, if the very next job is for the ordinary lane, or all are, because somebody died: it is for
-    `claim_either` to say so. Else jobs of the fast lane would pass over it for as long as there are some.
+    `claim_either` to say so. Else jobs of the fast lane would pass over it for as long as there are some. The
+    last column says of each job whether it is that one; if none is, others have it.
 
     Parameters, locks and indexes: as for `join`; the free locks of dead workers in the shared form.
     """
     near, got = _near_by(model, any_queue, only)
     # In the order of the rows, which are read one by one: nobody asks for the last of them.
     first = select(*near.c).limit(rows(1)).subquery("first")
-    is_next = (
-        select(first.c.id)
-        .where(_is_fast(first.c.task), first.c.crashes < ONE, not_(is_for_workers(first)))
-        .exists()
-    )
+    fast = [_is_fast(first.c.task), first.c.crashes < ONE, not_(is_for_workers(first))]
+    next_one = select(first.c.id).where(*fast, first.c.limit_key.is_(None)).scalar_subquery()
     return (
-        select(*got.c)
+        select(*got.c, (got.c.id == next_one).label("is_next"))
         .select_from(near.join(got, true()))
-        .where(_is_fast(near.c.task), near.c.crashes < ONE, is_next, ~_somebody_died(model))
+        .where(_is_fast(near.c.task), near.c.crashes < ONE, next_one.is_not(None), ~_somebody_died(model))
         .limit(rows(limit))
     )
 
@@ -178,7 +176,7 @@ def _near_by(model: Model, any_queue: bool, only: Filter | None) -> tuple[FromCl
     near = following(
         job,
         any_queue,
-        *(job.c.id, job.c.task, job.c.crashes, job.c.unique_scope),
+        *(job.c.id, job.c.task, job.c.crashes, job.c.unique_scope, job.c.limit_key),
         limit=NEAR,
         where=eligible(model, False, only),
         marked=True,
@@ -194,6 +192,7 @@ def _near_by(model: Model, any_queue: bool, only: Filter | None) -> tuple[FromCl
             job.c.state.op("||")(text("''")) == state("queued"),  # see finish
             job.c.crashes < ONE,
             not_(is_for_workers(job)),
+            job.c.limit_key.is_(None),  # of when its task had a limit: it is for claim_either
             *unchanged,
         )
         .with_for_update(skip_locked=True, key_share=True)

@@ -46,6 +46,7 @@ CLAIMED: Final = (
 """The columns of a job that whoever runs it needs, in the order of ``lifecycle.Claimed``."""
 IS_ORDINARY: Final = len(CLAIMED)
 IS_NEW: Final = len(CLAIMED)
+IS_NEXT: Final = len(CLAIMED)
 """Where in a row of `claim_either`, and of `exchange`, that is said of the job before it."""
 
 Builder = TypeVar("Builder", bound=Callable[..., Any])

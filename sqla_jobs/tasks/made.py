@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any, TypeVar
 
 from sqlalchemy import inspect
+from sqlalchemy.event.attr import _EmptyListener
 from sqlalchemy.orm import Mapper
 from sqlalchemy.orm.attributes import instance_dict, instance_state
 from sqlalchemy.orm.base import NO_VALUE
@@ -41,13 +42,16 @@ class _Quick:
         self._of_model: Any = manager.dispatch
         of_values = [manager[name].dispatch for name in names]
         self._of_values = [(each, each.set) for each in of_values]
-        # Who listens to every attribute of every model is in one collection of all these.
-        self._of_all = list({id(each.set.parent_listeners): each.set for each in of_values}.values())
+        # An attribute that nobody has listened to yet has an empty collection, which looks into one that is
+        # the same for all: of who listens to every attribute of every model. Any other is one of its own.
+        found = [each.set for each in of_values]
+        of_all = {id(each.parent_listeners): each for each in found if isinstance(each, _EmptyListener)}
+        self._heard = [*of_all.values(), *(each for each in found if not isinstance(each, _EmptyListener))]
 
     def is_heard(self) -> bool:
         """Whether somebody listens to objects that are made, or to values that are set."""
         # One listener is the mapper's own, which configures it.
-        if len(self._of_model.init) != 1 or any(self._of_all):
+        if len(self._of_model.init) != 1 or any(self._heard):
             return True
         # A first listener of one attribute comes into a collection that is put in the place of this one.
         return any(dispatch.set is not before and dispatch.set for dispatch, before in self._of_values)
