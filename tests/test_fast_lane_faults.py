@@ -9,7 +9,8 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, event, func, text, update
+from psycopg.pq import TransactionStatus
+from sqlalchemy import Connection, Engine, create_engine, event, func, text, update
 from sqlalchemy.orm import Session, sessionmaker
 
 from sqla_jobs import Job, Worker, current_job
@@ -327,3 +328,26 @@ def test_nothing_is_sent_on_a_connection_that_a_job_has_let_go_of(fast: Fast) ->
     assert fast.states() == ["succeeded", "failed", "succeeded"]
     assert fast.effects() == [first, last]
     assert [name for name, _ in fast.errors(job)] == ["JobEscaped"]
+
+
+def test_nor_in_the_transaction_of_whoever_has_it_now(fast: Fast) -> None:
+    theirs: list[Connection] = []
+
+    def closes(session: Session) -> None:
+        leave_effect(session)
+        session.flush()
+        driver = session.connection().connection.driver_connection
+        with suppress(JobEscaped):
+            session.connection().close()
+        while not theirs or theirs[-1].connection.driver_connection is not driver:
+            theirs.append(fast.database.engine.connect())
+        theirs[-1].exec_driver_sql("SELECT 1")
+
+    first, _, last = fast.enqueue(fast.note.job(), fast.task(closes).job(), fast.note.job())
+    fast.drain()
+    drivers: list[Any] = [each.connection.driver_connection for each in theirs if each.in_transaction()]
+    states = {driver.info.transaction_status for driver in drivers}
+    for each in theirs:
+        each.close()
+    assert states == {TransactionStatus.INTRANS}
+    assert fast.effects() == [first, last]
