@@ -339,9 +339,11 @@ def test_nor_in_the_transaction_of_whoever_has_it_now(fast: Fast) -> None:
         driver = session.connection().connection.driver_connection
         with suppress(JobEscaped):
             session.connection().close()
-        while not theirs or theirs[-1].connection.driver_connection is not driver:
+        for _ in range(5):  # SQLAlchemy 2.0 keeps it from the pool
             theirs.append(fast.database.engine.connect())
-        theirs[-1].exec_driver_sql("SELECT 1")
+            theirs[-1].exec_driver_sql("SELECT 1")
+            if theirs[-1].connection.driver_connection is driver:
+                break
 
     first, _, last = fast.enqueue(fast.note.job(), fast.task(closes).job(), fast.note.job())
     fast.drain()
