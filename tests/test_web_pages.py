@@ -6,8 +6,7 @@ import datetime as dt
 import logging
 import re
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from html import unescape
 from html.parser import HTMLParser
 from typing import Any
@@ -62,13 +61,6 @@ def browser(site: str) -> Iterator[Browser]:
     found = Browser(site)
     yield found
     found.http.close()
-
-
-def until(condition: Callable[[], bool]) -> None:
-    ends = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < ends
-        time.sleep(0.01)
 
 
 def made(app: Recorder, database: Database, *notes: str, queue: str = "default") -> list[int]:
@@ -592,11 +584,17 @@ def test_who_looks_leaves_the_application_its_connections(app: Recorder, databas
 
     shared, asked = create_engine(database.url, pool_size=12), list[int]()
     held, most = [0], [0]
+    busy = threading.Event()
+
+    def see() -> None:
+        if len(asked) == 12 and held[0] >= AT_ONCE:
+            busy.set()
 
     @event.listens_for(shared, "checkout")
     def taken(*_: Any) -> None:
         held[0] += 1
         most[0] = max(held[0], most[0])
+        see()
 
     @event.listens_for(shared, "checkin")
     def given_back(*_: Any) -> None:
@@ -604,6 +602,7 @@ def test_who_looks_leaves_the_application_its_connections(app: Recorder, databas
 
     def authorize(_: Any) -> bool:
         asked.append(1)
+        see()
         return True
 
     house = dashboard(app.jobs, shared, authorize=authorize, timeout=dt.timedelta(seconds=PATIENCE))
@@ -617,7 +616,7 @@ def test_who_looks_leaves_the_application_its_connections(app: Recorder, databas
         several = [threading.Thread(target=look) for _ in range(12)]
         for each in several:
             each.start()
-        until(lambda: len(asked) == 12 and held[0] >= AT_ONCE)
+        assert busy.wait(PATIENCE)
         holder.rollback()
         for each in several:
             each.join(PATIENCE)
